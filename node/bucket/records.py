@@ -1,0 +1,186 @@
+"""The records in the bucket: strictly parsed values. An unknown format is refused, an unknown field is kept."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from node.bucket.errors import BadRecord
+from node.bucket.spec import TenantSpec
+
+FORMAT = 1
+
+Count = Annotated[int, Field(ge=0)]
+Txids = dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]]
+
+
+class Record(BaseModel):
+    """Base of all records. `nonce` is new in every write: it tells a writer whether a lost answer was its own.
+
+    Fields that a newer version added are kept in `model_extra` and written back.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    format: int = FORMAT
+    nonce: str
+
+    def encode(self) -> bytes:
+        """The record as stored: JSON with sorted keys, the same value always the same bytes."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
+
+    @classmethod
+    def decode(cls, body: bytes, *, key: str) -> Self:
+        """Parse a stored record. Raises BadRecord, naming the key and field."""
+        try:
+            raw = json.loads(body)
+        except ValueError as e:
+            raise BadRecord(f"{key} is not JSON: {e}", key=key) from None
+        if not isinstance(raw, dict):
+            raise BadRecord(f"{key} is not a record", key=key)
+        if raw.get("format") != FORMAT:
+            raise BadRecord(
+                f"{key} has format {raw.get('format')!r}; this version reads {FORMAT}: upgrade before using this fleet",
+                key=key,
+            )
+        try:
+            return cls.model_validate_json(body)
+        except ValidationError as e:
+            at = ".".join(map(str, e.errors()[0]["loc"]))
+            raise BadRecord(f"{key}: field {at or '(whole)'}: {e.errors()[0]['msg']}", key=key) from None
+
+
+class Fleet(Record):
+    """`fleet.json`: who this bucket belongs to, and the figures every node must agree on. Times in seconds."""
+
+    id: str
+    mode: Literal["solo", "shared"]
+    ttl_s: float = 15.0
+    margin_s: float = 3.0
+    retention_s: float = 7 * 86400.0
+
+
+class Capacity(BaseModel):
+    """What a machine offers tenants: bytes of memory and disk, CPUs."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    memory_bytes: Count
+    cpus: float
+    disk_bytes: Count
+
+
+class Lease(Record):
+    """`nodes/<node>.json`: one machine's session and its liveness. Never deleted.
+
+    `mode` is the fleet mode that this node acts on, so that a change to `shared` can wait for it.
+    """
+
+    node: str
+    session: Count
+    seq: Count
+    ttl_s: float
+    margin_s: float
+    url: str
+    state: Literal["active", "draining", "gone"]
+    mode: Literal["solo", "shared"]
+    capacity: Capacity
+    labels: dict[str, str] = {}
+    version: str = ""
+
+
+OwnerState = Literal["claimed", "running", "released", "hibernated", "lost", "damaged", "purged"]
+
+
+class Owner(Record):
+    """`owners/<t>.json`: who holds a tenant. Changed only by compare-and-swap. Never deleted.
+
+    `data_epoch` is the newest epoch whose first snapshot is confirmed, 0 for none. `positions` is each file's txid at a
+    release: what a volume must still be at to go on with the same epoch after its machine went down.
+    `restore_id` is the last restore request that was carried out.
+    """
+
+    tenant: str
+    epoch: Annotated[int, Field(ge=1)]
+    node: str
+    session: Count
+    state: OwnerState
+    data_epoch: Count
+    observed_generation: Count
+    positions: Txids = {}
+    wake_at: float | None = None
+    restore_id: str | None = None
+    reason: str = ""
+    message: str = ""
+
+
+class Lineage(Record):
+    """`lineage/<t>/<epoch>.json`: written once at claim. `cut` is each file's txid in its epoch; `at` is unix time.
+
+    That epoch is `parent_epoch` of `parent_tenant`, or the one in `epochs` for a file that is named there: a restore to
+    a moment may take files from several epochs.
+    """
+
+    tenant: str
+    epoch: Annotated[int, Field(ge=1)]
+    parent_epoch: Count
+    parent_tenant: str
+    cut: Txids
+    epochs: dict[str, int] = {}
+    node: str
+    session: Count
+    reason: Literal["born", "failover", "restore", "move", "unclean", "reborn", "fork"]
+    at: float
+    restore_id: str | None = None
+
+
+class Restore(BaseModel):
+    """A restore that was asked for: once per `id`. `at` is unix time or None for the newest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    at: float | None = None
+    source: str | None = None
+    accept_data_loss: bool = False
+
+
+class Spec(Record):
+    """`specs/<t>.json`: what should be. Every change is generation + 1.
+
+    `want`: up, down, or purged. `restarts` counts restarts that were asked for. `previous` is the spec to go back to
+    when the new one does not get healthy; `proven` is the last generation that did.
+    `purge_after` is the unix time from which a purged tenant's data may be deleted.
+    """
+
+    tenant: str
+    generation: Annotated[int, Field(ge=1)]
+    want: Literal["up", "down", "purged"]
+    spec: TenantSpec
+    restarts: Count = 0
+    restore: Restore | None = None
+    previous: TenantSpec | None = None
+    proven: Count = 0
+    purge_after: float | None = None
+    created_at: float
+    updated_at: float
+
+
+class Secret(Record):
+    """`secrets/<t>/<name>.json`: versions of one secret, each encrypted with FLEET_SECRETS_KEY (Fernet token)."""
+
+    tenant: str
+    name: str
+    versions: dict[str, str]
+
+
+class Leader(Record):
+    """`controllers/leader.json`: which controller acts. A convenience: two that act are harmless."""
+
+    controller: str
+    seq: Count
+    ttl_s: float
+    url: str
+    released: bool = False
