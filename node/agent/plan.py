@@ -1,0 +1,83 @@
+"""What to do next about one tenant on this node: a pure decision from what is wanted and what is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from node.api import Assignment
+from node.bucket.spec import TenantSpec
+
+# The first retry comes quickly, as most failures are passing; a tenant that crashes in a loop costs a start a minute.
+BACKOFF_FIRST_S = 1.0
+BACKOFF_LIMIT_S = 60.0
+# A worker that ran this long was healthy: its next crash starts the backoff anew.
+STEADY_S = 60.0
+
+Step = Literal["up", "worker", "restart", "restore", "down", "purge", "tombstone", "wait", "idle"]
+
+
+@dataclass(frozen=True, slots=True)
+class Actual:
+    """What is true of a tenant here.
+
+    held: this node holds its data in the current session. worker: fingerprint of the worker that runs, empty for none.
+    settled: the generation that was carried out or given up. failures: failed tries in a row. retry_at: not before this
+    moment, monotonic seconds. blocked_generation: retrying this one can't help (lost, damaged, refused for good).
+    gone: tombstoned. restore_id: the last restore that was carried out.
+    """
+
+    held: bool = False
+    worker: str = ""
+    settled: int = 0
+    failures: int = 0
+    retry_at: float = 0.0
+    blocked_generation: int = 0
+    gone: bool = False
+    restore_id: str | None = None
+
+
+def fingerprint(spec: TenantSpec, restarts: int, token_sha256: str | None = None) -> str:
+    """A hash of everything that a running worker was started with: another one means that it must be restarted."""
+    what = spec.model_dump(mode="json", exclude={"labels", "retention", "node", "access", "metrics"})
+    return hashlib.sha256(json.dumps([what, restarts], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def plan(want: Assignment, actual: Actual, now: float) -> Step:
+    """The next step. `wait` is for `retry_at`, `idle` for a change. `now` is monotonic seconds."""
+    if want.want == "purged":
+        if actual.gone:
+            return "idle"
+        step: Step = "purge" if actual.held else "tombstone"
+    elif want.want == "down":
+        if not actual.held:
+            return "idle"
+        step = "down"
+    elif actual.blocked_generation == want.generation:
+        return "idle"
+    elif want.restore is not None and want.restore.id != actual.restore_id:
+        step = "restore"
+    elif not actual.held:
+        step = "up"
+    elif not actual.worker:
+        step = "worker"
+    elif actual.worker != fingerprint(want.spec, want.restarts) and actual.settled < want.generation:
+        step = "restart"
+    else:
+        return "idle"
+    return "wait" if now < actual.retry_at else step
+
+
+def failed(actual: Actual, now: float) -> Actual:
+    """One more failure in a row: the next try waits twice as long, at most a minute."""
+    delay = min(BACKOFF_FIRST_S * 2**actual.failures, BACKOFF_LIMIT_S)
+    return replace(actual, failures=actual.failures + 1, retry_at=now + delay)
+
+
+def crashed(actual: Actual, ran_s: float, now: float) -> Actual:
+    """The worker ended by itself after `ran_s` seconds: the first restart is at once, a loop backs off."""
+    failures = 0 if ran_s >= STEADY_S else actual.failures
+    delay = 0.0 if failures == 0 else min(BACKOFF_FIRST_S * 2 ** (failures - 1), BACKOFF_LIMIT_S)
+    return replace(actual, worker="", failures=failures + 1, retry_at=now + delay)
