@@ -118,7 +118,7 @@ def _problem(status: int, reason: str, detail: str) -> dict[str, Any]:
 
 
 async def _body(receive: Any) -> bytes:
-    body = b""
+    body: bytes = b""
     while True:
         message: dict[str, Any] = await receive()
         body += message.get("body", b"")

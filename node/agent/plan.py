@@ -16,19 +16,20 @@ BACKOFF_LIMIT_S = 60.0
 # A worker that ran this long was healthy: its next crash starts the backoff anew.
 STEADY_S = 60.0
 
-Step = Literal["up", "worker", "restart", "restore", "down", "purge", "tombstone", "wait", "idle"]
+Step = Literal["up", "worker", "restart", "restore", "down", "purge", "tombstone", "observe", "wait", "idle"]
 
 
 @dataclass(frozen=True, slots=True)
 class Actual:
     """What is true of a tenant here.
 
-    held: this node holds its data in the current session. worker: fingerprint of the worker that runs, empty for none.
+    claimed: the owner record names this node's session. held: and its files are here and streamed. worker: fingerprint of the worker that runs, empty for none.
     settled: the generation that was carried out or given up. failures: failed tries in a row. retry_at: not before this
     moment, monotonic seconds. blocked_generation: retrying this one can't help (lost, damaged, refused for good).
     gone: tombstoned. restore_id: the last restore that was carried out.
     """
 
+    claimed: bool = False
     held: bool = False
     worker: str = ""
     settled: int = 0
@@ -39,7 +40,7 @@ class Actual:
     restore_id: str | None = None
 
 
-def fingerprint(spec: TenantSpec, restarts: int, token_sha256: str | None = None) -> str:
+def fingerprint(spec: TenantSpec, restarts: int) -> str:
     """A hash of everything that a running worker was started with: another one means that it must be restarted."""
     what = spec.model_dump(mode="json", exclude={"labels", "retention", "node", "access", "metrics"})
     return hashlib.sha256(json.dumps([what, restarts], sort_keys=True).encode()).hexdigest()[:16]
@@ -47,27 +48,29 @@ def fingerprint(spec: TenantSpec, restarts: int, token_sha256: str | None = None
 
 def plan(want: Assignment, actual: Actual, now: float) -> Step:
     """The next step. `wait` is for `retry_at`, `idle` for a change. `now` is monotonic seconds."""
+    step = _step(want, actual)
+    return "wait" if step != "idle" and now < actual.retry_at else step
+
+
+def _step(want: Assignment, actual: Actual) -> Step:
+    observed: Step = "idle" if actual.settled >= want.generation else "observe"
     if want.want == "purged":
         if actual.gone:
-            return "idle"
-        step: Step = "purge" if actual.held else "tombstone"
-    elif want.want == "down":
-        if not actual.held:
-            return "idle"
-        step = "down"
-    elif actual.blocked_generation == want.generation:
+            return observed
+        return "purge" if actual.claimed else "tombstone"
+    if want.want == "down":
+        return "down" if actual.claimed else observed
+    if actual.blocked_generation == want.generation:
         return "idle"
-    elif want.restore is not None and want.restore.id != actual.restore_id:
-        step = "restore"
-    elif not actual.held:
-        step = "up"
-    elif not actual.worker:
-        step = "worker"
-    elif actual.worker != fingerprint(want.spec, want.restarts) and actual.settled < want.generation:
-        step = "restart"
-    else:
-        return "idle"
-    return "wait" if now < actual.retry_at else step
+    if want.restore is not None and want.restore.id != actual.restore_id:
+        return "restore"
+    if not actual.held:
+        return "up"
+    if not actual.worker:
+        return "worker"
+    if actual.worker != fingerprint(want.spec, want.restarts) and actual.settled < want.generation:
+        return "restart"
+    return observed
 
 
 def failed(actual: Actual, now: float) -> Actual:

@@ -1,0 +1,369 @@
+"""One tenant on this node: a task that makes true what is wanted of it, step by step, and reports."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, assert_never
+
+import structlog
+
+from node.agent.apps import BadApp
+from node.agent.custody.errors import CustodyError, Damaged, Lost, OwnedElsewhere, Refused, Unconfirmed
+from node.agent.custody.values import Claim
+from node.agent.plan import Actual, Step, crashed, failed, fingerprint, plan
+from node.agent.ports import Container, RuntimeFailed, Volume
+from node.agent.report import Board
+from node.agent.walk import NotHealthy, Parts, Walk
+from node.api import Assignment, TenantReport
+from node.bucket.errors import BucketError
+
+log = structlog.get_logger()
+
+
+class Tenant:
+    """Owns the tenant's walk. Everything here runs on the agent's event loop; one step at a time."""
+
+    def __init__(self, name: str, parts: Parts, board: Board, session: Callable[[], int]) -> None:
+        self.name = name
+        self.walk = Walk(name, parts)
+        self.want: Assignment | None = None
+        self.actual = Actual()
+        self.frozen = False
+        self.restarts = 0
+        self._parts = parts
+        self._board = board
+        self._session = session
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._settling: asyncio.Task[None] | None = None
+
+    # ---- what others tell it
+
+    def assign(self, want: Assignment) -> TenantReport:
+        """Take up what is wanted; the same again changes nothing, an older generation is ignored."""
+        if self.want is None or want.generation > self.want.generation:
+            self.actual = replace(self.actual, retry_at=0.0, failures=0)
+        if self.want is None or want.generation >= self.want.generation:
+            self.want = want
+        self.poke()
+        return self._board.get(self.name)
+
+    def poke(self) -> None:
+        """Look again at what is wanted and what is."""
+        self._wake.set()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name=f"tenant-{self.name}")
+
+    async def close(self) -> None:
+        """End the task; containers stay as they are."""
+        for task in (self._task, self._settling):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+
+    def worker_ended(self, container: Container) -> None:
+        """The engine says that a worker container ended."""
+        if container.name != self.walk.worker:
+            return
+        ran_s = self.walk.ended()
+        if not self.actual.worker:
+            return  # it was starting: the walk itself sees that it ended
+        self.restarts += 1
+        self.actual = crashed(self.actual, ran_s, asyncio.get_running_loop().time())
+        why = "it used more memory than its limit" if container.oom_killed else f"exit code {container.exit_code}"
+        log.warning("worker ended", tenant=self.name, why=why, ran_s=round(ran_s, 1))
+        self._say("starting", "crashed", f"the server of {self.name} ended ({why}) and is started again")
+        self.poke()
+
+    async def ousted(self) -> None:
+        """The owner record is somebody else's: stop everything now."""
+        await self._drop_settling()
+        await self.walk.kill()
+        self.actual = replace(self.actual, claimed=False, held=False, worker="")
+        self._say("pending", "owned_elsewhere", f"{self.name} belongs to another node now")
+        self.poke()
+
+    async def freeze(self, reason: str) -> None:
+        """The guard froze this node's tenants: say so instead of letting requests hang."""
+        if self.walk.claim is not None and not self.frozen:
+            self.frozen = True
+            await self.walk.unroute("frozen")
+            self._say("frozen", reason, f"this node lost the bucket; {self.name} goes on when it is back")
+
+    async def thaw(self) -> None:
+        """The guard thawed them."""
+        if self.frozen:
+            self.frozen = False
+            if self.actual.worker and self.want is not None:
+                await self.walk.route(self.want)
+                self._say("running")
+            self.poke()
+
+    async def adopt(self, want: Assignment, claim: Claim, volume: Volume, worker: Container | None) -> None:
+        """Take over what an earlier agent of this node left running."""
+        self.want = want
+        await self.walk.adopt(want, claim, volume, worker)
+        self.actual = replace(
+            self.actual,
+            claimed=True,
+            held=True,
+            worker=fingerprint(want.spec, want.restarts) if worker is not None else "",
+            settled=want.generation if worker is not None else 0,
+            restore_id=want.restore.id if want.restore is not None else None,
+        )
+        if worker is not None:
+            await self.walk.route(want)
+            self._report_up(want)
+        if claim.data_epoch != claim.epoch:
+            self._settle_later(claim)
+        self.poke()
+
+    async def release_now(self) -> str:
+        """The node stops: give the tenant up in order. Empty when done, else why it stays on this disk."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        if self.walk.claim is None:
+            return ""
+        try:
+            await self._down(purge=False, generation=None)
+        except (CustodyError, RuntimeFailed, BucketError) as e:
+            return str(e)
+        return ""
+
+    # ---- the loop
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._wake.clear()
+            if self.want is None:
+                await self._wake.wait()
+                continue
+            step = "idle" if self.frozen else plan(self.want, self.actual, loop.time())
+            if step == "idle":
+                await self._wake.wait()
+            elif step == "wait":
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(self.actual.retry_at):
+                        await self._wake.wait()
+            else:
+                await self._try(step, self.want)
+
+    async def _try(self, step: Step, want: Assignment) -> None:
+        """Carry out one step; every way it can fail ends in a report and, where that can help, another try."""
+        try:
+            await self._take(step, want)
+            self.actual = replace(self.actual, failures=0)
+        except OwnedElsewhere as e:
+            await self.ousted()
+            self._failed(want, "pending", e.reason, str(e))
+        except (Lost, Damaged) as e:
+            await self._drop_settling()
+            await self.walk.detach()
+            self.actual = replace(self.actual, claimed=False, held=False, worker="", blocked_generation=want.generation)
+            self._say("lost" if isinstance(e, Lost) else "damaged", e.reason, str(e), observed=want.generation)
+        except Refused as e:
+            if not e.retryable:
+                self.actual = replace(self.actual, blocked_generation=want.generation)
+            self._failed(want, "failed", e.reason, str(e))
+        except Unconfirmed as e:
+            self._failed(want, self._board.get(self.name).state, e.reason, str(e))
+        except CustodyError as e:
+            self._failed(want, "failed", e.reason, str(e))
+        except NotHealthy as e:
+            self.actual = replace(self.actual, worker="")
+            self._failed(want, "failed", "unhealthy", str(e))
+        except RuntimeFailed as e:
+            self._failed(want, "failed", e.reason, str(e))
+        except BadApp as e:
+            self._failed(want, "failed", "bad_app", str(e))
+        except BucketError as e:
+            self._failed(want, self._board.get(self.name).state, f"bucket_{e.code}", f"{self.name}: {e}")
+        except Exception as e:
+            log.exception("step failed", tenant=self.name, step=step)
+            self._failed(want, "failed", "internal", f"{self.name}: {type(e).__name__}: {e}")
+
+    def _failed(self, want: Assignment, state: str, reason: str, message: str) -> None:
+        self.actual = failed(self.actual, asyncio.get_running_loop().time())
+        observed = want.generation if state == "failed" else None
+        self._say(state, reason, message, observed=observed)
+        log.warning("step failed", tenant=self.name, reason=reason, message=message)
+
+    async def _take(self, step: Step, want: Assignment) -> None:
+        match step:
+            case "up":
+                await self._up(want)
+            case "worker":
+                await self._start_worker(want)
+            case "restart":
+                await self._restart(want)
+            case "restore":
+                if self.actual.held:
+                    await self._down(purge=False, generation=None)
+                await self._up(want)
+            case "down":
+                await self._down(purge=False, generation=want.generation)
+            case "purge" | "tombstone":
+                await self._down(purge=True, generation=want.generation)
+            case "observe":
+                await self._observe(want)
+            case "idle" | "wait":
+                pass
+            case _:
+                assert_never(step)
+
+    # ---- steps
+
+    async def _up(self, want: Assignment) -> None:
+        self._say("claiming", message="")
+        await self.walk.unroute("claiming")
+        self.actual = replace(self.actual, claimed=True, held=False, worker="")
+        claim = await self.walk.attach(want, self._progress)
+        self.actual = replace(self.actual, restore_id=want.restore.id if want.restore else None)
+        self._board.update(self.name, epoch=claim.epoch, data_epoch=claim.data_epoch, restore_id=claim.restore_id)
+        self._say("starting")
+        if claim.born:
+            # Its worker makes the files: both start, and the record follows when the first bytes are confirmed.
+            await _both(self._stream(claim), self._start_worker(want))
+        else:
+            await self.walk.stream(claim)
+            await self.walk.settle(claim, self._progress)
+            self.actual = replace(self.actual, held=True)
+            self._board.update(self.name, data_epoch=claim.epoch)
+            await self._start_worker(want)
+
+    async def _stream(self, claim: Claim) -> None:
+        await self.walk.stream(claim)
+        self.actual = replace(self.actual, held=True)
+        self._settle_later(claim)
+
+    async def _start_worker(self, want: Assignment) -> None:
+        await self.walk.start(want, self._session())
+        await self.walk.route(want)
+        self.actual = replace(self.actual, worker=fingerprint(want.spec, want.restarts), settled=want.generation)
+        self._report_up(want)
+        await self._record(want)
+
+    async def _restart(self, want: Assignment) -> None:
+        """Planned: requests wait meanwhile. A new spec that does not get healthy gives way to the old one."""
+        self._say("starting", "restart", f"{self.name} is restarted with generation {want.generation}")
+        await self.walk.hold()
+        await self.walk.drain()
+        self.actual = replace(self.actual, worker="")
+        await self.walk.stop_worker()
+        try:
+            await self._start_worker(want)
+        except (NotHealthy, RuntimeFailed, BadApp) as e:
+            if want.previous is None or want.previous == want.spec:
+                raise
+            log.warning("going back to the spec before", tenant=self.name, why=str(e))
+            old = want.model_copy(update={"spec": want.previous})
+            await self.walk.start(old, self._session())
+            await self.walk.route(want)
+            self.actual = replace(
+                self.actual, worker=fingerprint(want.previous, want.restarts), settled=want.generation
+            )
+            self._report_up(want, rolled_back=True, reason="rolled_back", message=f"went back to the spec before: {e}")
+
+    async def _down(self, *, purge: bool, generation: int | None) -> None:
+        self._say("stopping", message="")
+        await self.walk.unroute("stopping")
+        await self.walk.drain()
+        await self._drop_settling()
+        self.actual = replace(self.actual, worker="")
+        await self.walk.stop_worker()
+        await self.walk.release(purge=purge, generation=generation)
+        self.actual = replace(self.actual, claimed=False, held=False, gone=purge, blocked_generation=0)
+        if generation is not None:
+            self.actual = replace(self.actual, settled=generation)
+        self._board.update(self.name, address="", behind=False, lag_s=None, progress=None)
+        self._say("purged" if purge else "released", observed=generation)
+
+    async def _observe(self, want: Assignment) -> None:
+        """A generation that needed no other step (labels, retention, access; down already): it is in force."""
+        if want.want == "up":
+            await self.walk.route(want)
+            self._report_up(want)
+            await self._record(want)
+        else:
+            self._say("purged" if want.want == "purged" else "released", observed=want.generation)
+        self.actual = replace(self.actual, settled=want.generation)
+
+    async def _record(self, want: Assignment) -> None:
+        """Best effort: the report says which generation is in force, the record is what survives this node."""
+        try:
+            if self.walk.claim is not None:
+                await self._parts.custody.observe(self.walk.claim, want.generation)
+        except (CustodyError, BucketError) as e:
+            log.warning("generation not recorded", tenant=self.name, error=str(e))
+
+    def _settle_later(self, claim: Claim) -> None:
+        async def settle() -> None:
+            while True:
+                try:
+                    await self.walk.settle(claim, self._progress)
+                except OwnedElsewhere:
+                    await self.ousted()
+                except (CustodyError, BucketError) as e:
+                    log.warning("first snapshot not confirmed yet", tenant=self.name, error=str(e))
+                    await asyncio.sleep(1)
+                    continue
+                else:
+                    self._board.update(self.name, data_epoch=claim.epoch, warnings=self.walk.warnings, progress=None)
+                return
+
+        self._settling = asyncio.create_task(settle(), name=f"settle-{self.name}")
+
+    async def _drop_settling(self) -> None:
+        task, self._settling = self._settling, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    # ---- reports
+
+    def _report_up(self, want: Assignment, **more: Any) -> None:
+        changes = {"reason": "", "message": "", "rolled_back": False, **more}
+        self._board.update(
+            self.name,
+            state="running",
+            observed_generation=want.generation,
+            restarts=want.restarts,
+            address=self.walk.address,
+            phases=tuple(self.walk.phases),
+            warnings=self.walk.warnings,
+            progress=None,
+            **changes,
+        )
+
+    def _progress(self, phase: str, fraction: float | None) -> None:
+        """From any thread: a restore's progress, for whoever watches."""
+
+        state = "restoring" if phase == "restore" else self._board.get(self.name).state
+        self._loop.call_soon_threadsafe(lambda: self._board.update(self.name, state=state, progress=fraction))
+
+    def _say(self, state: str, reason: str = "", message: str | None = None, observed: int | None = None) -> None:
+        changes: dict[str, Any] = {"state": state, "reason": reason}
+        if message is not None:
+            changes["message"] = message
+        elif not reason:
+            changes["message"] = ""
+        if observed is not None:
+            changes["observed_generation"] = observed
+        self._board.update(self.name, **changes)
+
+
+async def _both(first: Awaitable[None], second: Awaitable[None]) -> None:
+    """Run two side by side to their ends, then raise what went wrong first in order."""
+    for result in await asyncio.gather(first, second, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result

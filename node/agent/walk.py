@@ -1,0 +1,255 @@
+"""The walk of one tenant: attach, restore, stream, start, healthy, route; and backwards. Each part may be repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from node.agent import secretfiles
+from node.agent.apps import Apps
+from node.agent.custody.custody import Custody
+from node.agent.custody.errors import CustodyError
+from node.agent.custody.values import Claim, Progress
+from node.agent.door import Door, DoorHandlers, NotConfirmed
+from node.agent.health import wait_healthy
+from node.agent.ports import Container, Gateway, Route, Runtime, RuntimeFailed, Volume, Volumes
+from node.agent.workerspec import image_of, worker_spec
+from node.api import Assignment, Phase
+from node.bucket.errors import BucketError
+
+HEALTHY_S = 60.0
+# A server that is asked to stop gets this long to finish what it is answering.
+STOP_S = 25.0
+DRAIN_S = 10.0
+DRAIN_PAUSE_S = 0.05
+LOG_LINES = 20
+
+
+class NotHealthy(Exception):
+    """The worker did not get healthy. The message has the last lines of its log."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a walk works with; made once by the agent's app."""
+
+    custody: Custody
+    runtime: Runtime
+    volumes: Volumes
+    gateway: Gateway
+    apps: Apps
+    uid_of: Callable[[str], int]
+    runtime_dir: Path
+    image_prefix: str
+
+
+class Walk:
+    """One tenant's containers, door and route on this node. `phases` are those of the last walk up."""
+
+    def __init__(self, tenant: str, parts: Parts) -> None:
+        self.tenant = tenant
+        self.parts = parts
+        self.claim: Claim | None = None
+        self.volume: Volume | None = None
+        self.worker: str = ""
+        self.address: str = ""
+        self.phases: list[Phase] = []
+        self.started_at = 0.0
+        self.restored_bytes = 0
+        self.warnings: tuple[str, ...] = ()
+        self._uid = 0
+        self._door: Door | None = None
+        self._ended = asyncio.Event()
+
+    async def attach(self, want: Assignment, progress: Progress) -> Claim:
+        """Claim the tenant and make its volume ready."""
+        self.phases = []
+        await self._check_image(want)
+        with self._timed("claim"):
+            claim = self.claim = await self.parts.custody.claim(want)
+        self._uid = await self._user(want)
+        with self._timed("prepare"):
+            prepared = await self.parts.custody.prepare(claim, self._uid, want.spec.limits.disk, progress)
+        self.volume = prepared.volume
+        self.restored_bytes = prepared.restored_bytes
+        self.warnings = prepared.warnings
+        self.phases += prepared.phases
+        await self._open_door()
+        return claim
+
+    async def _check_image(self, want: Assignment) -> None:
+        """Before anything is claimed: what cannot run here should not move here."""
+        image = image_of(want.spec.image, self.parts.image_prefix)
+        if not await asyncio.to_thread(self.parts.runtime.image_exists, image):
+            raise RuntimeFailed(
+                f"{self.tenant}: this node has no image {image}; build or load it there, then run fleet up again",
+                reason="no_image",
+                retryable=True,
+            )
+
+    async def stream(self, claim: Claim) -> None:
+        """Start the sidecar."""
+        with self._timed("sidecar"):
+            await self.parts.custody.stream(claim, self._uid)
+
+    async def settle(self, claim: Claim, progress: Progress) -> None:
+        """The first snapshot of every file is in the bucket, and the owner record says so."""
+        with self._timed("snapshot"):
+            settled = await self.parts.custody.settle(claim, progress)
+        self.warnings += settled.warnings
+
+    async def start(self, want: Assignment, session: int) -> None:
+        """Start the worker and wait until it is healthy. Raises NotHealthy, RuntimeFailed, BadApp."""
+        claim, volume = self._attached()
+        with self._timed("worker"):
+            app = await asyncio.to_thread(self.parts.apps.fetch, want.spec.app) if want.spec.app else None
+            spec = worker_spec(
+                want,
+                epoch=claim.epoch,
+                session=session,
+                uid=self._uid,
+                volume=volume,
+                app=app,
+                secrets=await asyncio.to_thread(self._secrets, want),
+                image_prefix=self.parts.image_prefix,
+            )
+            name = await asyncio.to_thread(self.parts.runtime.create, spec)
+            self._ended.clear()
+            self.worker = name
+            container = await asyncio.to_thread(self.parts.runtime.start, name)
+        self.started_at = time.monotonic()
+        self.address = f"{container.address}:{want.spec.port}"
+        with self._timed("healthy"):
+            await self._healthy(want)
+
+    async def _healthy(self, want: Assignment) -> None:
+        wrong = await wait_healthy(
+            self.address, want.spec.health, timeout_s=HEALTHY_S, alive=lambda: not self._ended.is_set()
+        )
+        if wrong:
+            lines = await asyncio.to_thread(self.last_lines)
+            await asyncio.to_thread(self.parts.runtime.stop, self.worker, STOP_S)
+            self.worker = ""
+            tail = f"; its last lines:\n{lines}" if lines else "; it logged nothing"
+            raise NotHealthy(f"the server of {self.tenant} did not get healthy: {wrong}{tail}")
+
+    def _secrets(self, want: Assignment) -> Path | None:
+        # An agent that was restarted has no values: what is on tmpfs is still right.
+        if want.secrets or not want.spec.secrets:
+            return secretfiles.write(self.parts.runtime_dir, self.tenant, self._uid, want.secrets)
+        home = secretfiles.folder(self.parts.runtime_dir, self.tenant)
+        return home if home.is_dir() else None
+
+    def last_lines(self) -> str:
+        """The end of the worker's log, for an error."""
+        lines = self.parts.runtime.logs(self.worker, tail=LOG_LINES, since=None, follow=False)
+        return b"".join(lines).decode(errors="replace").rstrip()[-4000:]
+
+    async def route(self, want: Assignment) -> None:
+        """Send requests to the worker."""
+        await asyncio.to_thread(self.parts.gateway.route, self.tenant, Route(self.address, want.token_sha256))
+
+    async def hold(self) -> None:
+        """Let requests wait for the next route."""
+        await asyncio.to_thread(self.parts.gateway.hold, self.tenant)
+
+    async def unroute(self, reason: str) -> None:
+        """Answer 503."""
+        await asyncio.to_thread(self.parts.gateway.unroute, self.tenant, reason)
+
+    async def drain(self) -> None:
+        """Wait, at most DRAIN_S, until no request is being answered."""
+        for _ in range(int(DRAIN_S / DRAIN_PAUSE_S)):
+            if not await asyncio.to_thread(self.parts.gateway.in_flight, self.tenant):
+                return
+            await asyncio.sleep(DRAIN_PAUSE_S)
+
+    async def stop_worker(self) -> None:
+        """Stop and remove the worker; it is asked first."""
+        if self.worker:
+            name, self.worker = self.worker, ""
+            await asyncio.to_thread(self.parts.runtime.stop, name, STOP_S)
+            await asyncio.to_thread(self.parts.runtime.remove, name)
+
+    async def release(self, *, purge: bool, generation: int | None) -> None:
+        """Confirm the last byte, stop the sidecar, give the record up. Raises Unconfirmed: nothing is lost then."""
+        await self.parts.custody.release(self.tenant, to="purged" if purge else "released", generation=generation)
+        await self.detach()
+
+    async def detach(self) -> None:
+        """Forget what this node keeps of a tenant that it no longer holds, but never its volume."""
+        self.claim = None
+        self.parts.custody.forget(self.tenant)
+        if self._door is not None:
+            await self._door.close()
+            self._door = None
+        await asyncio.to_thread(secretfiles.remove, self.parts.runtime_dir, self.tenant)
+
+    async def kill(self) -> None:
+        """Nothing of this tenant runs here any more, at once: it is somebody else's."""
+        containers = await asyncio.to_thread(self.parts.runtime.containers)
+        for c in containers:
+            if c.tenant == self.tenant:
+                await asyncio.to_thread(self.parts.runtime.kill, c.name)
+                await asyncio.to_thread(self.parts.runtime.remove, c.name)
+        self.worker = ""
+        await self.detach()
+
+    def ended(self) -> float:
+        """The worker ended by itself: answers how many seconds it ran."""
+        self._ended.set()
+        self.worker = ""
+        return time.monotonic() - self.started_at
+
+    async def adopt(self, want: Assignment, claim: Claim, volume: Volume, worker: Container | None) -> None:
+        """Go on with containers that an earlier agent started; `worker` None: only the sidecar runs."""
+        self.claim, self.volume = claim, volume
+        self._uid = await self._user(want)
+        if worker is not None:
+            self.worker, self.address = worker.name, f"{worker.address}:{want.spec.port}"
+            self.started_at = time.monotonic()
+        await self._open_door()
+
+    async def _user(self, want: Assignment) -> int:
+        if want.spec.user is not None:
+            return want.spec.user
+        return await asyncio.to_thread(self.parts.uid_of, self.tenant)
+
+    def _attached(self) -> tuple[Claim, Volume]:
+        if self.claim is None or self.volume is None:
+            raise RuntimeError(f"{self.tenant} is not attached")
+        return self.claim, self.volume
+
+    async def _open_door(self) -> None:
+        _, volume = self._attached()
+        if self._door is not None:
+            await self._door.close()
+        handlers = DoorHandlers(durable=self._durable, wake_at=self._wake_at, identity=self._identity)
+        self._door = Door(volume.run, self._uid, handlers)
+        await self._door.open()
+
+    async def _durable(self) -> None:
+        try:
+            await self.parts.custody.durable(self.tenant)
+        except CustodyError as e:
+            raise NotConfirmed(str(e), reason=e.reason) from None
+        except BucketError as e:
+            raise NotConfirmed(f"{self.tenant}: {e}", reason=f"bucket_{e.code}") from None
+
+    async def _wake_at(self, at: float | None) -> None:
+        await self.parts.custody.wake_at(self.tenant, at)
+
+    def _identity(self) -> dict[str, Any]:
+        claim = self.claim
+        return {"tenant": self.tenant, "epoch": claim.epoch if claim else 0, "session": claim.session if claim else 0}
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        begin = time.monotonic()
+        yield
+        self.phases.append(Phase(name=name, duration_s=round(time.monotonic() - begin, 4)))
