@@ -1,0 +1,1 @@
+"""What tests start and stop: real stores, engines, networks, faults. Nothing here is imported by the product."""
