@@ -204,3 +204,17 @@ class Gateway(Protocol):
 
     def in_flight(self, tenant: str) -> int:
         """Requests that are being answered right now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Freezer:
+    """The cgroup parent of every tenant's containers: what the guard freezes, thaws and kills without the engine.
+
+    `group` is its folder (v1: under the freezer hierarchy), `file` takes `freeze` or `thaw`. Need not exist yet.
+    """
+
+    group: Path
+    file: Path
+    freeze: bytes
+    thaw: bytes
+    v2: bool
