@@ -23,7 +23,8 @@ Step = Literal["up", "worker", "restart", "restore", "down", "purge", "tombstone
 class Actual:
     """What is true of a tenant here.
 
-    claimed: the owner record names this node's session. held: and its files are here and streamed. worker: fingerprint of the worker that runs, empty for none.
+    claimed: the owner record names this session. held: and its files are here and streamed. worker: fingerprint of the
+    one that runs, empty for none.
     settled: the generation that was carried out or given up. failures: failed tries in a row. retry_at: not before this
     moment, monotonic seconds. blocked_generation: retrying this one can't help (lost, damaged, refused for good).
     gone: tombstoned. restore_id: the last restore that was carried out.

@@ -1,0 +1,251 @@
+"""This machine's tenants together: what the API offers, adoption, and what happens to all of them at once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+
+import structlog
+
+from node.agent import memory
+from node.agent.custody.errors import CustodyError, OwnedElsewhere, Refused
+from node.agent.custody.values import CustodyEvent
+from node.agent.ports import Container, RuntimeFailed
+from node.agent.report import Board
+from node.agent.server import Fault
+from node.agent.tenant import Tenant
+from node.agent.walk import Parts
+from node.api import Assignment, NodeReport, Points, PurgeReport, TenantReport
+from node.bucket.errors import BucketError
+from node.bucket.records import Capacity
+
+log = structlog.get_logger()
+
+# Releasing waits for the bucket; past this the guard freezes what is left, and the disk still has it.
+RELEASE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a report says of the machine itself."""
+
+    node: str
+    gateway_url: str
+    capacity: Capacity
+
+
+@dataclass
+class Node:
+    """Everything here runs on the agent's event loop. `session` is the number of the session that the guard holds."""
+
+    head: Head
+    parts: Parts
+    session: Callable[[], int]
+    render_metrics: Callable[[], bytes] = lambda: b""
+    fenced: str = ""
+    adopted: bool = False
+    tenants: dict[str, Tenant] = field(default_factory=dict)
+    sidecar_restarts: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.board = Board(time.time, self._report)
+
+    def _report(self, version: int, tenants: tuple[TenantReport, ...]) -> NodeReport:
+        return NodeReport(
+            node=self.head.node,
+            session=self.session(),
+            version=version,
+            fenced=bool(self.fenced),
+            reason=self.fenced,
+            capacity=self.head.capacity,
+            gateway_url=self.head.gateway_url,
+            tenants=tenants,
+        )
+
+    # ---- the API
+
+    async def assign(self, want: Assignment) -> TenantReport:
+        """Take up what is wanted of a tenant."""
+        if not self.adopted:
+            raise Fault(503, "starting", "this node is still taking up what runs on it; try again", retryable=True)
+        await asyncio.to_thread(memory.remember, self.parts.runtime_dir, want)
+        return self._tenant(want.tenant).assign(want)
+
+    async def read(self, after: int, wait_s: float) -> NodeReport:
+        """The node's report once it is past a version."""
+        return await self.board.read(after, wait_s)
+
+    async def points(self, tenant: str) -> Points:
+        """The moments a tenant can be restored to."""
+        return await self.parts.custody.points(tenant)
+
+    async def purge(self, tenant: str, epoch: int) -> PurgeReport:
+        """Delete the data of a tombstoned tenant: in the bucket, then its folders here."""
+        try:
+            deleted, done = await self.parts.custody.purge(tenant, epoch)
+            if done:
+                await asyncio.to_thread(self.parts.volumes.discard, tenant)
+        except Refused as e:
+            raise Fault(409, e.reason, str(e), retryable=e.retryable) from None
+        except RuntimeFailed as e:
+            raise Fault(503, e.reason, str(e), retryable=e.retryable) from None
+        if done:
+            await asyncio.to_thread(memory.forget, self.parts.runtime_dir, tenant)
+        return PurgeReport(deleted=deleted, done=done)
+
+    def logs(
+        self, tenant: str, container: str, *, tail: int | None, since: float | None, follow: bool
+    ) -> Iterator[bytes]:
+        """Log lines of one of the tenant's containers. Raises Fault when it has none here."""
+        for c in self.parts.runtime.containers():
+            if c.tenant == tenant and c.role == container:
+                return self.parts.runtime.logs(c.name, tail=tail, since=since, follow=follow)
+        raise Fault(404, "no_container", f"{tenant} has no {container} container on this node")
+
+    def metrics(self) -> bytes:
+        """Prometheus text."""
+        return self.render_metrics()
+
+    def ready(self) -> str:
+        """Empty when the node works, else why not."""
+        return self.fenced or ("" if self.adopted else "taking up what runs here")
+
+    # ---- all at once
+
+    def _tenant(self, name: str) -> Tenant:
+        found = self.tenants.get(name)
+        if found is None:
+            found = self.tenants[name] = Tenant(name, self.parts, self.board, self.session)
+        return found
+
+    async def adopt(self) -> None:
+        """Go on with what an earlier agent left running; what nobody answers for is killed."""
+        containers = await asyncio.to_thread(self.parts.runtime.containers)
+        wants = await asyncio.to_thread(memory.recall, self.parts.runtime_dir)
+        by_tenant: dict[str, list[Container]] = {}
+        for c in containers:
+            by_tenant.setdefault(c.tenant, []).append(c)
+        names = sorted(set(by_tenant) | set(wants))
+        await asyncio.gather(*(self._adopt(n, wants.get(n), by_tenant.get(n, [])) for n in names))
+        self.adopted = True
+        self.board.touch()
+
+    async def _adopt(self, name: str, want: Assignment | None, containers: list[Container]) -> None:
+        claim = None
+        running = [c for c in containers if c.running]
+        while want is not None and running:
+            try:
+                claim = await self.parts.custody.adopt(want, running)
+                break
+            except (CustodyError, BucketError) as e:
+                # Unknown is not no: as long as the bucket does not answer, the guard's deadline decides.
+                log.warning("cannot tell yet whether to adopt", tenant=name, error=str(e))
+                await asyncio.sleep(1)
+        tenant = self._tenant(name)
+        volume = await asyncio.to_thread(self.parts.volumes.find, name)
+        if want is None or claim is None or volume is None:
+            await tenant.walk.kill()
+            if want is not None:
+                tenant.assign(want)
+            return
+        worker = next((c for c in running if c.role == "worker"), None)
+        await tenant.adopt(want, claim, volume, worker)
+        log.info("adopted", tenant=name, epoch=claim.epoch)
+
+    async def freeze(self, reason: str) -> None:
+        """The guard froze everything."""
+        self.fenced = reason
+        self.board.touch()
+        await asyncio.gather(*(t.freeze(reason) for t in self.tenants.values()))
+
+    async def thaw(self) -> None:
+        """The guard thawed everything."""
+        self.fenced = ""
+        self.board.touch()
+        await asyncio.gather(*(t.thaw() for t in self.tenants.values()))
+
+    async def resession(self) -> None:
+        """A new session: each tenant's record is taken into it, or what runs of it is killed while it is frozen."""
+        await asyncio.gather(*(self._resession(t) for t in self.tenants.values()))
+
+    async def _resession(self, tenant: Tenant) -> None:
+        while (claim := tenant.walk.claim) is not None:
+            try:
+                tenant.walk.claim = await self.parts.custody.resession(claim)
+                return
+            except OwnedElsewhere as e:
+                log.warning("another node has it now", tenant=tenant.name, owner=e.node)
+                await tenant.ousted()
+            except (CustodyError, BucketError) as e:
+                log.warning("not in the new session yet", tenant=tenant.name, error=str(e))
+                await asyncio.sleep(1)
+
+    async def release(self) -> list[str]:
+        """The node stops: every tenant down in order, side by side. Answers why some are not."""
+        async with asyncio.timeout(RELEASE_S):
+            left = await asyncio.gather(*(t.release_now() for t in self.tenants.values()))
+        return [why for why in left if why]
+
+    async def close(self) -> None:
+        """The agent alone stops: tenants run on."""
+        await asyncio.gather(*(t.close() for t in self.tenants.values()))
+
+    # ---- what happens by itself
+
+    async def follow_custody(self, events: AsyncIterator[CustodyEvent]) -> None:
+        """Act on what custody saw, for ever."""
+        async for event in events:
+            log.warning(event.kind, tenant=event.tenant, message=event.message)
+            tenant = self.tenants.get(event.tenant)
+            match event.kind:
+                case "ousted" | "foreign_writer":
+                    if tenant is not None:
+                        await tenant.ousted()
+                case "behind" | "caught_up":
+                    self.board.update(event.tenant, behind=event.kind == "behind")
+                case "sidecar_restarted":
+                    self.sidecar_restarts[event.tenant] = self.sidecar_restarts.get(event.tenant, 0) + 1
+
+    def follow_deaths(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A thread that hears of containers' ends from the engine, and asks again when the engine went away."""
+
+        def listen() -> None:
+            while True:
+                try:
+                    for container in self.parts.runtime.deaths():
+                        asyncio.run_coroutine_threadsafe(self._ended(container), loop)
+                except RuntimeFailed as e:
+                    log.warning("engine does not answer", error=str(e))
+                time.sleep(1)
+                # What ended while nobody listened.
+                asyncio.run_coroutine_threadsafe(self._look_again(), loop)
+
+        threading.Thread(target=listen, name="deaths", daemon=True).start()
+
+    async def _ended(self, container: Container) -> None:
+        tenant = self.tenants.get(container.tenant)
+        if tenant is None:
+            return
+        if container.role == "worker":
+            tenant.worker_ended(container)
+        elif container.role == "sidecar":
+            event = await self.parts.custody.sidecar_ended(container)
+            if event is not None:
+                self.sidecar_restarts[event.tenant] = self.sidecar_restarts.get(event.tenant, 0) + 1
+                log.warning(event.kind, tenant=event.tenant, message=event.message)
+
+    async def _look_again(self) -> None:
+        try:
+            containers = await asyncio.to_thread(self.parts.runtime.containers)
+        except RuntimeFailed:
+            return
+        for c in containers:
+            if not c.running and c.role != "job":
+                await self._ended(c)
+        names = {c.name for c in containers}
+        for t in self.tenants.values():
+            if t.walk.worker and t.walk.worker not in names and t.actual.worker:
+                t.worker_ended(Container(t.walk.worker, t.name, "worker", 0, 0, 0, running=False))
