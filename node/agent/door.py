@@ -54,7 +54,16 @@ class Door:
 
     async def open(self) -> None:
         """Listen; a socket file that an earlier agent left is replaced."""
-        config = Config(self._app, lifespan="off", access_log=False, log_config=None, server_header=False)
+        config = Config(
+            self._app,
+            interface="asgi3",
+            lifespan="off",
+            ws="none",
+            proxy_headers=False,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+        )
         config.load()
         state = ServerState()
         loop = asyncio.get_running_loop()
