@@ -1,1 +1,30 @@
 """Durable workflows on one SQLite file. Stands alone: imports nothing else of this project."""
+
+from node.workflow import errors
+from node.workflow.attempts import ActivityInfo, activity_info
+from node.workflow.context import Context
+from node.workflow.database import configure, open_database
+from node.workflow.define import Activity, Retry, Workflow, activity, workflow
+from node.workflow.engine import Engine
+from node.workflow.events import Event
+from node.workflow.run import Page, Run, Started, Stats
+
+__all__ = [
+    "Activity",
+    "ActivityInfo",
+    "Context",
+    "Engine",
+    "Event",
+    "Page",
+    "Retry",
+    "Run",
+    "Started",
+    "Stats",
+    "Workflow",
+    "activity",
+    "activity_info",
+    "configure",
+    "errors",
+    "open_database",
+    "workflow",
+]

@@ -1,0 +1,155 @@
+"""What workflow code gets as `ctx`.
+
+Everything it offers is recorded, or derived from what is, so that a replay sees the same.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import deque
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from node.workflow.define import Activity
+from node.workflow.errors import Cancelled, InvalidDefinition
+from node.workflow.events import Kind
+from node.workflow.payload import decoder, encode
+from node.workflow.scheduler import Branch, Future
+
+if TYPE_CHECKING:
+    from node.workflow.replay import Machine
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Context:
+    """The door of one run to everything outside its own code."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    @property
+    def run_id(self) -> str:
+        """The id of this run."""
+        return self._machine.run_id
+
+    async def run(self, activity: Activity[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run `activity` and return its result. Raises ActivityFailed when it failed for good."""
+        if not isinstance(activity, Activity):
+            raise InvalidDefinition(f"ctx.run takes an activity, {activity!r} is none: decorate it with @activity")
+        payload = encode(activity.positional(args, kwargs), f"the arguments of activity {activity.name}")
+        result: R = await self._machine.ask(
+            Kind.ACTIVITY_SCHEDULED, activity.name, payload, payload=payload, activity=activity
+        )
+        return result
+
+    async def sleep(self, seconds: float = 0, *, minutes: float = 0, hours: float = 0, days: float = 0) -> None:
+        """Sleep durably; a restart in between changes nothing."""
+        after_ms = _milliseconds(seconds + 60 * minutes + 3600 * hours + 86400 * days)
+        await self._machine.ask(Kind.TIMER_STARTED, "", str(after_ms), after_ms=after_ms)
+
+    async def wait_signal(self, name: str, timeout_s: float | None = None, *, type: Any = Any) -> Any:
+        """The payload of the next signal `name`, in the order they came; ones that came before are kept.
+
+        `type` says how to read the payload back (plain JSON without it). Raises WaitTimeout after `timeout_s`
+        seconds, and InvalidInput when the payload does not fit `type`.
+        """
+        after_ms = None if timeout_s is None else _milliseconds(timeout_s)
+        value = await self._machine.ask(Kind.SIGNAL_AWAITED, name, str(after_ms), after_ms=after_ms)
+        return decoder(type, f"signal {name}")(value, "payload")
+
+    async def gather(
+        self, *steps: Coroutine[Any, Any, Any], limit: int | None = None, return_exceptions: bool = False
+    ) -> list[Any]:
+        """Run several steps side by side, at most `limit` at a time, and return their results in order.
+
+        The first failure cancels the others, waits for their cleanup and is raised; with `return_exceptions` every step
+        runs to its end and failures are among the results. A cancelled run cancels all of them.
+        """
+        return await _Group(self._machine, steps, limit, return_exceptions).run()
+
+    def now(self) -> datetime:
+        """The time in UTC as of the event that the code goes on from. Never falls."""
+        return datetime.fromtimestamp(self._machine.now_ms / 1000, UTC)
+
+    def random(self) -> float:
+        """A number from 0 up to, not including, 1: the same on every replay."""
+        return (int.from_bytes(self._machine.draw()[:8], "big") >> 11) / (1 << 53)
+
+    def uuid(self) -> uuid.UUID:
+        """A UUID (version 4): the same on every replay."""
+        return uuid.UUID(bytes=self._machine.draw()[:16], version=4)
+
+    def set_state(self, value: Any) -> None:
+        """Publish `value` as the run's state, for `Engine.get`: progress, say. Raises NotStorable."""
+        self._machine.user_state = encode(value, "the state")
+
+
+class _Group:
+    """One gather: branches that end into one mailbox."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        steps: tuple[Coroutine[Any, Any, Any], ...],
+        limit: int | None,
+        return_exceptions: bool,
+    ) -> None:
+        self._machine = machine
+        self._waiting = deque(enumerate(steps))
+        self._limit = limit if limit is not None else max(len(steps), 1)
+        if self._limit < 1:
+            raise InvalidDefinition(f"gather's limit is {limit}: at least 1")
+        self._return_exceptions = return_exceptions
+        self._running: dict[Branch, int] = {}
+        self._ended: deque[Branch] = deque()
+        self._mail = Future()
+        self._results: list[Any] = [None] * len(steps)
+
+    async def run(self) -> list[Any]:
+        failure: BaseException | None = None
+        try:
+            while failure is None and (self._waiting or self._running):
+                while self._waiting and len(self._running) < self._limit:
+                    index, coro = self._waiting.popleft()
+                    self._running[self._machine.spawn(coro, self._on_done)] = index
+                failure = await self._next()
+        except Cancelled as cancelled:
+            failure = cancelled
+        if failure is not None:
+            await self._stop()
+            raise failure
+        return self._results
+
+    def _on_done(self, branch: Branch) -> None:
+        self._ended.append(branch)
+        self._machine.resolve(self._mail)
+
+    async def _next(self) -> BaseException | None:
+        """Take the branch that ended first. Returns the failure that ends the group."""
+        while not self._ended:
+            self._mail = Future()
+            await self._mail
+        branch = self._ended.popleft()
+        index = self._running.pop(branch)
+        self._results[index] = branch.value if branch.error is None else branch.error
+        if branch.error is None or (self._return_exceptions and isinstance(branch.error, Exception)):
+            return None
+        return branch.error
+
+    async def _stop(self) -> None:
+        for _, coro in self._waiting:
+            coro.close()
+        self._waiting.clear()
+        for branch in self._running:
+            self._machine.cancel(branch)
+        while self._running:
+            await self._next()
+
+
+def _milliseconds(seconds: float) -> int:
+    if not 0 <= seconds < 1e10:
+        raise InvalidDefinition(f"{seconds} s is no time to wait: from 0 to 1e10 seconds")
+    return round(seconds * 1000)

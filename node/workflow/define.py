@@ -1,0 +1,197 @@
+"""What an author declares: workflows, activities and how often an activity is tried."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from node.workflow.errors import InvalidDefinition
+from node.workflow.payload import Decoder, decoder
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When a failed attempt is repeated. Intervals are seconds; `max_attempts=None` tries for ever.
+
+    The n-th failure is followed by a wait of `initial_interval_s * backoff ** (n - 1)`, at most `max_interval_s`.
+    An exception of a class in `non_retryable` ends the activity at once.
+    """
+
+    max_attempts: int | None = 5
+    initial_interval_s: float = 0.5
+    backoff: float = 2.0
+    max_interval_s: float = 60.0
+    non_retryable: tuple[type[BaseException], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.max_attempts is not None and self.max_attempts < 1:
+            raise InvalidDefinition(f"max_attempts is {self.max_attempts}: at least 1, or None for no bound")
+        if self.initial_interval_s < 0 or self.max_interval_s < 0 or self.backoff < 1:
+            raise InvalidDefinition("intervals are not negative and backoff is at least 1")
+
+    def wait_s(self, attempt: int, error: BaseException) -> float | None:
+        """Seconds to wait after failed `attempt` (the first is 1), or None when it was the last one."""
+        if isinstance(error, self.non_retryable):
+            return None
+        if self.max_attempts is not None and attempt >= self.max_attempts:
+            return None
+        exponent = min(attempt - 1, 64)  # far past any bound, and no overflow for an activity that is tried for ever
+        return min(self.initial_interval_s * self.backoff**exponent, self.max_interval_s)
+
+
+@dataclass(frozen=True, eq=False)
+class Activity(Generic[P, R]):
+    """A step that touches the world. It runs at least once; calling it directly runs the plain function."""
+
+    name: str
+    fn: Callable[P, Any]
+    retry: Retry
+    timeout_s: float | None
+    is_async: bool
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        return self.fn(*args, **kwargs)
+
+    def options(self, *, retry: Retry | None = None, timeout_s: float | None = None) -> Activity[P, R]:
+        """The same activity with another policy: `ctx.run(charge.options(timeout_s=5), order)`."""
+        return replace(self, retry=retry or self.retry, timeout_s=self.timeout_s if timeout_s is None else timeout_s)
+
+    def positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        """The arguments as one list, in the order of the signature. Raises InvalidDefinition when they don't fit."""
+        try:
+            bound = _signature(self.fn).bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidDefinition(f"activity {self.name}: {error}") from None
+        if bound.kwargs:
+            raise InvalidDefinition(
+                f"activity {self.name}: keyword-only arguments can't be recorded; make them positional"
+            )
+        return list(bound.args)
+
+    def argument_decoders(self) -> tuple[Decoder, ...]:
+        """How each recorded argument is read back, by the hints of the signature."""
+        return tuple(_hint_decoder(self.fn, name, self.name) for name in _signature(self.fn).parameters)
+
+    def result_decoder(self) -> Decoder:
+        """How a recorded result is read back, by the return hint."""
+        return _hint_decoder(self.fn, "return", self.name)
+
+
+@dataclass(frozen=True, eq=False)
+class Workflow:
+    """A durable function `async def name(ctx)` or `async def name(ctx, input)`."""
+
+    name: str
+    fn: Callable[..., Coroutine[Any, Any, Any]]
+    _parameter: inspect.Parameter | None = field(default=None, repr=False)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        return self.fn(*args, **kwargs)
+
+    def arguments(self, value: Any) -> tuple[Any, ...]:
+        """The typed arguments after `ctx` for JSON `value`. Raises InvalidInput that names the field."""
+        parameter = self._parameter
+        if parameter is None:
+            if value is None:
+                return ()
+            decode_nothing = decoder(type(None), self.name)
+            return (decode_nothing(value, "input"),)
+        if value is None and parameter.default is not parameter.empty:
+            return ()
+        return (_hint_decoder(self.fn, parameter.name, self.name)(value, "input"),)
+
+    def check(self) -> None:
+        """Resolve every type hint. Raises InvalidDefinition for one that can't be read back from JSON."""
+        if self._parameter is not None:
+            _hint_decoder(self.fn, self._parameter.name, self.name)
+
+
+@functools.cache
+def _signature(fn: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(fn)
+
+
+@functools.cache
+def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(fn)
+    except NameError as error:
+        raise InvalidDefinition(
+            f"{fn.__qualname__}: {error} while reading its type hints; declare the type at module level, "
+            "imported at run time"
+        ) from None
+
+
+@functools.cache
+def _hint_decoder(fn: Callable[..., Any], parameter: str, owner: str) -> Decoder:
+    return decoder(_hints(fn).get(parameter, Any), owner)
+
+
+@overload
+def activity(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Activity[P, R]: ...
+@overload
+def activity(fn: Callable[P, R], /) -> Activity[P, R]: ...
+@overload
+def activity(*, name: str | None = None, retry: Retry = ..., timeout_s: float | None = None) -> _ActivityDecorator: ...
+def activity(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: Retry = Retry(),
+    timeout_s: float | None = None,
+) -> Any:
+    """Declare an activity, `@activity` or `@activity(retry=…, timeout_s=…)`, from a sync or an async function.
+
+    `timeout_s` bounds one attempt. A sync function runs on a thread: past its timeout the attempt counts as failed,
+    but the thread can't be stopped, so the next attempt may overlap it. Arguments and result travel as JSON.
+    """
+    decorate = _ActivityDecorator(name, retry, timeout_s)
+    return decorate if fn is None else decorate(fn)
+
+
+@dataclass(frozen=True)
+class _ActivityDecorator:
+    name: str | None
+    retry: Retry
+    timeout_s: float | None
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Activity[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Activity[P, R]: ...
+    def __call__(self, fn: Callable[..., Any], /) -> Activity[..., Any]:
+        if self.timeout_s is not None and self.timeout_s <= 0:
+            raise InvalidDefinition(f"timeout_s is {self.timeout_s}: more than 0 seconds, or None for no bound")
+        return Activity(self.name or fn.__name__, fn, self.retry, self.timeout_s, inspect.iscoroutinefunction(fn))
+
+
+@overload
+def workflow(fn: Callable[..., Coroutine[Any, Any, Any]], /) -> Workflow: ...
+@overload
+def workflow(*, name: str | None = None) -> Callable[[Callable[..., Coroutine[Any, Any, Any]]], Workflow]: ...
+def workflow(
+    fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, *, name: str | None = None
+) -> Workflow | Callable[[Callable[..., Coroutine[Any, Any, Any]]], Workflow]:
+    """Declare a workflow, `@workflow` or `@workflow(name=…)`, from `async def f(ctx)` or `async def f(ctx, input)`.
+
+    Raises InvalidDefinition for another shape.
+    """
+
+    def decorate(fn: Callable[..., Coroutine[Any, Any, Any]]) -> Workflow:
+        if not inspect.iscoroutinefunction(fn):
+            raise InvalidDefinition(f"workflow {fn.__name__} must be `async def`")
+        parameters = list(_signature(fn).parameters.values())
+        plain = all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+        if not plain or not 1 <= len(parameters) <= 2:
+            raise InvalidDefinition(f"workflow {fn.__name__} takes `ctx` and at most one input")
+        return Workflow(name or fn.__name__, fn, parameters[1] if len(parameters) == 2 else None)
+
+    return decorate if fn is None else decorate(fn)

@@ -1,0 +1,319 @@
+"""The engine: what a program that serves workflows holds. One for each log file."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any, Final
+
+from node.workflow.define import Workflow
+from node.workflow.errors import (
+    AlreadyServed,
+    InputConflict,
+    InvalidDefinition,
+    InvalidInput,
+    NoSuchRun,
+    NotOpen,
+    NotStorable,
+    RunClosed,
+    Unconfirmed,
+    UnknownWorkflow,
+)
+from node.workflow.events import Draft, Event, Kind
+from node.workflow.executive import Executive
+from node.workflow.gate import Durable
+from node.workflow.loaded import Item, new_run
+from node.workflow.payload import digest, encode
+from node.workflow.run import CLOSED, STATES, Page, Run, RunRow, Started, State, Stats
+from node.workflow.sqlite import Synchronous
+from node.workflow.store import without_end
+
+MAX_PAGE: Final = 1_000
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
+_BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+class Engine:
+    """Serves the workflows of one log file. All methods are called on the event loop that `open` was called on.
+
+    path            the SQLite file; made when it is not there. One process serves it at a time (a lock file beside it
+                    says so).
+    definitions     the workflows of this code. A run of another name is blocked until code that has it is started.
+    durable         None: what is committed is durable. Else (rpo 0) an async function that returns once everything
+                    committed before the call is durable, and raises when that is not known: an activity is then
+                    dispatched, and a start, signal, cancellation or end told, only after such an answer. Asked again,
+                    with backoff, for ever.
+    effects_durable the same, asked only before the result of an activity that committed to an `open_database` file is
+    recorded, so
+                    that no result outlives what it stands for. Defaults to `durable`; give it alone where rpo is
+                    above 0.
+    synchronous     "full", or "normal" where `durable` is the fsync.
+    checkpoint      True where nothing replicates the file: the writer then checkpoints. False with a sidecar.
+    clock           unix time in seconds.
+    confirm_timeout_s  how long a call waits for `durable` before it raises Unconfirmed.
+    max_activities  run at a time; the others queue. `threads` of them may be sync functions.
+    keep_idle       runs that only wait and stay in memory; the others are replayed when they go on.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        definitions: Iterable[Workflow],
+        *,
+        durable: Durable | None = None,
+        effects_durable: Durable | None = None,
+        synchronous: Synchronous = "full",
+        checkpoint: bool = False,
+        clock: Callable[[], float] = time.time,
+        confirm_timeout_s: float = 30.0,
+        max_activities: int = 256,
+        threads: int = 16,
+        keep_idle: int = 256,
+    ) -> None:
+        self._path = path
+        self._definitions = _by_name(definitions)
+        self._confirm_timeout_s = confirm_timeout_s
+        self._lock: IO[bytes] | None = None
+        self._starting: dict[str, asyncio.Future[int]] = {}
+        self._signalling: dict[tuple[str, str], asyncio.Future[int]] = {}
+        self._executive = Executive(
+            path,
+            self._definitions,
+            durable=durable,
+            effects_durable=effects_durable,
+            synchronous=synchronous,
+            checkpoint=checkpoint,
+            clock=clock,
+            max_activities=max_activities,
+            threads=threads,
+            keep_idle=keep_idle,
+        )
+
+    async def open(self) -> None:
+        """Open the file, migrate it, and go on with what was under way.
+
+        Raises AlreadyServed, SchemaTooNew, ForeignFile, InvalidDefinition, or apsw.Error.
+        """
+        for definition in self._definitions.values():
+            definition.check()
+        self._lock = _lock(self._path)
+        try:
+            self._executive.open()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    async def close(self, grace_s: float = 5.0) -> None:
+        """Stop: running activities get `grace_s` seconds to end and are cancelled then; they run again when it is
+        opened again.
+        """
+        if self._lock is not None:
+            await self._executive.close(grace_s)
+            self._lock.close()
+            self._lock = None
+
+    @property
+    def workflows(self) -> tuple[str, ...]:
+        """The names that can be started."""
+        return tuple(self._definitions)
+
+    async def start(self, workflow: str, input_json: Any = None, run_id: str | None = None) -> Started:
+        """Start a run with a plain JSON value as input; returns once that is durable.
+
+        With the id of a run that exists, with the same workflow and input, that run is the answer (`created` is False).
+        Raises UnknownWorkflow, InvalidInput, InputConflict, NotRecorded (nothing happened), Unconfirmed (repeat with
+        the same id), NotOpen.
+        """
+        self._check_open()
+        definition = self._definitions.get(workflow)
+        if definition is None:
+            raise UnknownWorkflow(workflow, self.workflows)
+        try:
+            text = encode(input_json, "input")
+        except NotStorable as error:
+            raise InvalidInput("input", str(error)) from None
+        definition.arguments(json.loads(text))
+        run_id = self._run_id(run_id)
+        input_hash = digest(text)
+        while (starting := self._starting.get(run_id)) is not None:
+            await asyncio.wait([starting])  # another call with this id is on its way into the file
+        row = self._executive.store.row(run_id)
+        if row is not None:
+            _same_start(row, workflow, input_hash)
+            await self._confirmed(run_id, self._executive.writer.commits)
+            return Started(run_id, created=False)
+        recorded = self._starting[run_id] = asyncio.get_running_loop().create_future()
+        try:
+            loaded = new_run(definition, run_id, input_hash, self._executive.now_ms())
+            self._executive.add(loaded)
+            facts = {"name": workflow, "seed": secrets.token_hex(8)}
+            self._executive.send(loaded, Item(Draft(Kind.STARTED, facts, text), recorded))
+            commit = await asyncio.shield(recorded)
+        finally:
+            if recorded.done():
+                del self._starting[run_id]
+            else:
+                recorded.add_done_callback(lambda _: self._starting.pop(run_id, None))
+        await self._confirmed(run_id, commit)
+        return Started(run_id, created=True)
+
+    async def signal(self, run_id: str, name: str, payload: Any = None, signal_id: str | None = None) -> None:
+        """Send a signal with a plain JSON value; returns once that is durable. It is kept until the run waits for it.
+
+        A repeated call with the same `signal_id` is the same signal; without one each call is another.
+        Raises NoSuchRun, RunClosed, InvalidInput, NotRecorded, Unconfirmed, NotOpen.
+        """
+        if not name or len(name) > 256:
+            raise InvalidInput("name", "from 1 to 256 characters")
+        try:
+            text = encode(payload, "payload")
+        except NotStorable as error:
+            raise InvalidInput("payload", str(error)) from None
+        facts = {"name": name} if signal_id is None else {"name": name, "signal_id": signal_id}
+        item = Item(Draft(Kind.SIGNAL_RECEIVED, facts, text), signal_id=signal_id)
+        if signal_id is None:
+            await self._send(run_id, item)
+            return
+        if not 0 < len(signal_id) <= 256:
+            raise InvalidInput("signal_id", "from 1 to 256 characters")
+        key = (run_id, signal_id)
+        while (other := self._signalling.get(key)) is not None:
+            await asyncio.wait([other])
+        if self._row(run_id) and self._executive.store.signal_seq(run_id, signal_id) is not None:
+            await self._confirmed(run_id, self._executive.writer.commits)
+            return
+        await self._send(run_id, item, key)
+
+    async def cancel(self, run_id: str) -> None:
+        """Ask a run to end; returns once that is durable. Its code gets `Cancelled` where it waits and may clean up.
+
+        Asked again it does nothing more. Raises NoSuchRun, RunClosed, NotRecorded, Unconfirmed, NotOpen.
+        """
+        await self._send(run_id, Item(Draft(Kind.CANCEL_REQUESTED, {})))
+
+    async def result(self, run_id: str, timeout_s: float | None = None) -> Run:
+        """The run once it has ended and that is durable, or as it is after `timeout_s` seconds. Raises NoSuchRun,
+        NotOpen.
+
+        A blocked run has not ended. `Run.unwrap` gives its result or raises.
+        """
+        self._row(run_id)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._executive.wait_end(run_id)
+        except TimeoutError:
+            pass
+        return self.get(run_id)
+
+    def get(self, run_id: str) -> Run:
+        """The run as it is. One whose end is not confirmed yet is shown as running. Raises NoSuchRun, NotOpen."""
+        return self._shown(self._row(run_id))
+
+    def list(
+        self, state: State | None = None, workflow: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> Page:
+        """Runs, newest first, at most `limit` (1 to 1,000). Raises InvalidInput, NotOpen."""
+        if state is not None and state not in STATES:
+            raise InvalidInput("state", f"one of {', '.join(STATES)}")
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidInput("limit", f"from 1 to {MAX_PAGE}")
+        rows, following = self._executive.store.page(state, workflow, limit, cursor)
+        runs = (self._shown(row) for row in rows)
+        return Page(tuple(run for run in runs if state is None or run.state == state), following)
+
+    def history(self, run_id: str) -> Sequence[Event]:
+        """The run's log, payloads inline; its end only once that is confirmed. Raises NoSuchRun, NotOpen."""
+        row = self._row(run_id)
+        events = self._executive.store.events(run_id)
+        return without_end(events) if self._hidden_end(row) else events
+
+    def stats(self) -> Stats:
+        """A copy of the counters."""
+        return self._executive.snapshot()
+
+    def _check_open(self) -> None:
+        if self._lock is None:
+            raise NotOpen
+
+    def _run_id(self, run_id: str | None) -> str:
+        if run_id is None:
+            return new_run_id(self._executive.now_ms())
+        if not _RUN_ID.fullmatch(run_id):
+            raise InvalidInput(
+                "id", "letters, digits, '.', '_', ':', '@', '-', beginning with one of the first two, at most 128"
+            )
+        return run_id
+
+    def _row(self, run_id: str) -> RunRow:
+        self._check_open()
+        row = self._executive.store.row(run_id)
+        if row is None:
+            raise NoSuchRun(run_id)
+        return row
+
+    def _hidden_end(self, row: RunRow) -> bool:
+        return row.state in CLOSED and not self._executive.end_is_confirmed(row.id)
+
+    def _shown(self, row: RunRow) -> Run:
+        run = self._executive.store.run(row)
+        return replace(run, state="running", result=None, error=None) if self._hidden_end(row) else run
+
+    async def _send(self, run_id: str, item: Item, key: tuple[str, str] | None = None) -> None:
+        row = self._row(run_id)
+        if row.state in CLOSED:
+            raise RunClosed(run_id, row.state)
+        recorded = item.recorded = asyncio.get_running_loop().create_future()
+        if key is not None:
+            self._signalling[key] = recorded
+            recorded.add_done_callback(lambda _: self._signalling.pop(key, None))
+        self._executive.send(self._executive.load(run_id), item)
+        await self._confirmed(run_id, await asyncio.shield(recorded))
+
+    async def _confirmed(self, run_id: str, commit: int) -> None:
+        try:
+            async with asyncio.timeout(self._confirm_timeout_s):
+                await self._executive.gate.wait(commit)
+        except TimeoutError:
+            raise Unconfirmed(run_id, self._confirm_timeout_s) from None
+
+
+def new_run_id(now_ms: int) -> str:
+    """A fresh id that sorts by time: 48 bits of it and 80 random ones, 26 characters."""
+    number = now_ms << 80 | secrets.randbits(80)
+    return "".join(_BASE32[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def _by_name(definitions: Iterable[Workflow]) -> dict[str, Workflow]:
+    found: dict[str, Workflow] = {}
+    for definition in definitions:
+        if found.setdefault(definition.name, definition) is not definition:
+            raise InvalidDefinition(f"two workflows are named {definition.name!r}; give one of them another name")
+    return found
+
+
+def _same_start(row: RunRow, workflow: str, input_hash: str) -> None:
+    if row.name != workflow:
+        raise InputConflict(row.id, f"workflow {row.name!r}")
+    if row.input_hash != input_hash:
+        raise InputConflict(row.id, "another input")
+
+
+def _lock(path: Path) -> IO[bytes]:
+    """Hold the lock file beside the log. Not the log itself: closing it would drop SQLite's own locks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = os.fdopen(descriptor, "rb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise AlreadyServed(str(path)) from None
+    return file

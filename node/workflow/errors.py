@@ -1,0 +1,247 @@
+"""The one error tree of the library.
+
+Every error says what happened to which run and what to do; it carries the HTTP status a server answers with, the exit
+code a command ends with, and whether the same call may succeed when it is repeated.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class WorkflowError(Exception):
+    """Base of everything the library raises on purpose."""
+
+    http_status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
+    retryable: ClassVar[bool] = False
+
+
+class InvalidDefinition(WorkflowError):
+    """A workflow or activity is declared in a way that cannot work."""
+
+    exit_code = 2
+
+
+class InvalidInput(WorkflowError):
+    """A value does not fit the declared type; `field` is its path, such as `input.items[3].price`."""
+
+    http_status = 422
+    exit_code = 2
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class NotStorable(WorkflowError):
+    """A value that workflow code or an activity hands over has no JSON form."""
+
+    exit_code = 2
+
+
+class UnknownWorkflow(WorkflowError):
+    """No definition has this name."""
+
+    http_status = 404
+    exit_code = 2
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"no workflow is named {name!r}; this code has: {', '.join(known) or 'none'}")
+        self.name = name
+
+
+class NoSuchRun(WorkflowError):
+    """No run has this id."""
+
+    http_status = 404
+    exit_code = 2
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"no run has the id {run_id!r}")
+        self.run_id = run_id
+
+
+class InputConflict(WorkflowError):
+    """A run with this id exists and was started with another workflow or input."""
+
+    http_status = 409
+    exit_code = 2
+
+    def __init__(self, run_id: str, difference: str) -> None:
+        super().__init__(f"run {run_id!r} exists and was started with {difference}; choose another id")
+        self.run_id = run_id
+
+
+class RunClosed(WorkflowError):
+    """The run has ended, so it takes neither signals nor a cancellation."""
+
+    http_status = 409
+
+    def __init__(self, run_id: str, state: str) -> None:
+        super().__init__(f"run {run_id!r} is {state}; nothing more can be sent to it")
+        self.run_id = run_id
+        self.state = state
+
+
+class RunFailed(WorkflowError):
+    """Raised by `Run.unwrap` for a failed run; `error` is what the log has: type, message, traceback."""
+
+    def __init__(self, run_id: str, error: dict[str, Any]) -> None:
+        super().__init__(f"run {run_id!r} failed: {error.get('type')}: {error.get('message')}")
+        self.run_id = run_id
+        self.error = error
+
+
+class RunCancelled(WorkflowError):
+    """Raised by `Run.unwrap` for a cancelled run."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id!r} was cancelled")
+        self.run_id = run_id
+
+
+class RunBlocked(WorkflowError):
+    """The code does not fit what the run's log says; it goes on when code that fits is started."""
+
+    http_status = 409
+
+    def __init__(self, run_id: str, error: dict[str, Any]) -> None:
+        super().__init__(f"run {run_id!r} is blocked: {error.get('message')}")
+        self.run_id = run_id
+        self.error = error
+
+
+class RunNotFinished(WorkflowError):
+    """Raised by `Run.unwrap` while the run is still under way; ask again."""
+
+    http_status = 409
+    retryable = True
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id!r} is still under way; wait for its result")
+        self.run_id = run_id
+
+
+class Mismatch(WorkflowError):
+    """What the code does next differs from what the log recorded; both sides are kept."""
+
+    def __init__(self, run_id: str, seq: int, recorded: str, code: str) -> None:
+        super().__init__(
+            f"at event {seq} the log recorded {recorded}, the code now does {code}; "
+            "start code that fits the log, and the run goes on"
+        )
+        self.run_id = run_id
+        self.seq = seq
+        self.recorded = recorded
+        self.code = code
+
+
+class ForeignAwait(WorkflowError):
+    """Workflow code awaited something that is not recorded, such as `asyncio.sleep`."""
+
+    def __init__(self, run_id: str, awaited: str, where: str) -> None:
+        super().__init__(
+            f"workflow code awaits {awaited} ({where}); only what the context offers is recorded: "
+            "use ctx.run, ctx.sleep, ctx.wait_signal or ctx.gather"
+        )
+        self.run_id = run_id
+        self.awaited = awaited
+        self.where = where
+
+
+class ActivityFailed(WorkflowError):
+    """An activity failed for good; raised in workflow code, at the `ctx.run` that asked for it.
+
+    `type` is the name of the exception's class (`TimeoutError` for an attempt past its timeout).
+    """
+
+    def __init__(self, activity: str, type: str, message: str, attempts: int) -> None:
+        super().__init__(f"activity {activity} failed after {attempts} attempt(s): {type}: {message}")
+        self.activity = activity
+        self.type = type
+        self.message = message
+        self.attempts = attempts
+
+
+class WaitTimeout(WorkflowError, TimeoutError):
+    """No signal came in time; raised in workflow code, at the `ctx.wait_signal` that waited."""
+
+    def __init__(self, signal: str) -> None:
+        super().__init__(f"no signal {signal!r} within the time given")
+        self.signal = signal
+
+
+class Unconfirmed(WorkflowError):
+    """The call is recorded here but not yet confirmed as durable: its outcome is unknown.
+
+    Repeat it with the same id.
+    """
+
+    http_status = 503
+    retryable = True
+
+    def __init__(self, run_id: str, waited_s: float) -> None:
+        super().__init__(
+            f"run {run_id!r}: recorded, but not confirmed as durable within {waited_s:g} s; "
+            "repeat the call with the same id"
+        )
+        self.run_id = run_id
+
+
+class NotRecorded(WorkflowError):
+    """The log could not be written (a full disk, an I/O error): nothing of the call happened."""
+
+    http_status = 507
+    retryable = True
+
+    def __init__(self, run_id: str, reason: str) -> None:
+        super().__init__(
+            f"run {run_id!r}: the log could not be written, nothing was done: {reason}; free space and repeat"
+        )
+        self.run_id = run_id
+
+
+class NotOpen(WorkflowError):
+    """The engine is not open, or is closing."""
+
+    http_status = 503
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("the engine is not open; open it first, or repeat the call when the server is back")
+
+
+class SchemaTooNew(WorkflowError):
+    """The file was written by a newer version of the library."""
+
+    def __init__(self, path: str, found: int, known: int) -> None:
+        super().__init__(
+            f"{path} has schema {found}, this version knows {known}: start the newer version that wrote it; "
+            "nothing was changed"
+        )
+        self.found = found
+        self.known = known
+
+
+class ForeignFile(WorkflowError):
+    """The file is a database of something else."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} is a database, but not a workflow log: give another path; nothing was changed")
+
+
+class AlreadyServed(WorkflowError):
+    """Another process has this log open for serving."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} is served by another process: stop that one first, or give another path")
+
+
+class Cancelled(BaseException):
+    """Thrown into workflow code where it waits, when its run is cancelled; catch it only to clean up."""
+
+
+class Evicted(BaseException):
+    """Unwinds the coroutine of a run that leaves memory; its `finally` blocks must not act."""

@@ -1,0 +1,213 @@
+"""A run in memory: its machine and what is on its way to it. Decides what to append; does no I/O."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from node.workflow.define import Workflow
+from node.workflow.errors import ForeignAwait, Mismatch, RunClosed, WorkflowError
+from node.workflow.events import Draft, Event, Kind
+from node.workflow.payload import encode, short_digest
+from node.workflow.replay import Machine
+from node.workflow.run import CLOSED, RunRow, State
+from node.workflow.writer import Append
+
+WAITS_SHOWN: Final = 20
+
+
+@dataclass(slots=True)
+class Item:
+    """An input for a run. `recorded` hears the number of its commit, or why it is not recorded."""
+
+    draft: Draft
+    recorded: asyncio.Future[int] | None = None
+    signal_id: str | None = None
+
+    def refuse(self, error: WorkflowError) -> None:
+        """Tell whoever waits that it is not recorded."""
+        if self.recorded is not None and not self.recorded.done():
+            self.recorded.set_exception(error)
+
+
+@dataclass(slots=True)
+class Loaded:
+    """One run. `machine` is None while it is blocked. Only one append is under way at a time (`writing`)."""
+
+    row: RunRow
+    machine: Machine | None
+    timers: dict[int, int] = field(default_factory=dict)  # as they are in the file
+    inbox: deque[Item] = field(default_factory=deque)
+    writing: list[Item] | None = None
+    in_flight: set[int] = field(default_factory=set)  # activities on their way to a result
+    created: bool = True  # False until it is in the file
+    commit: int = 0  # the number of the newest commit with something of this run
+    counted: State | None = None  # the state it has in the statistics
+    error: str | None = None  # why it is blocked, JSON
+    retries_failed: int = 0  # of the newest append, in a row
+
+    def advance(self, items: list[Item], now_ms: int) -> Append | None:
+        """Feed `items` to the machine. Returns what to append, None when nothing changed.
+
+        Items that mean nothing any more are dropped; who waits for one of a closed run is told so.
+        """
+        page = _Page(self.row.id, self.row.last_seq)
+        at_ms = max(now_ms, self.row.updated_at)
+        state: State = "running"
+        for item in items:
+            if self.machine is None:
+                state = self._unreplayed(item, page, at_ms) or state
+            elif self.machine.expects(item.draft):
+                self._feed(self.machine, item, page, at_ms)
+            elif self.machine.end is not None:
+                item.refuse(RunClosed(self.row.id, self.machine.end.kind))
+        if self.machine is not None:
+            self._take_commands(self.machine, page, at_ms)
+        return self._append(self._next_row(state, page, at_ms), page)
+
+    def _feed(self, machine: Machine, item: Item, page: _Page, at_ms: int) -> None:
+        self._take_commands(machine, page, at_ms)  # left over from a load
+        page.put(item.draft, at_ms)
+        if item.signal_id is not None:
+            page.signals.append((self.row.id, item.signal_id, page.seq))
+        try:
+            machine.feed(item.draft.event(page.seq, at_ms))
+        except (Mismatch, ForeignAwait) as error:
+            self.block(error)
+            return
+        self._take_commands(machine, page, at_ms)
+
+    def _take_commands(self, machine: Machine, page: _Page, at_ms: int) -> None:
+        for command in machine.take_commands():
+            page.put(command.draft(), at_ms)
+
+    def _unreplayed(self, item: Item, page: _Page, at_ms: int) -> State | None:
+        """A blocked run keeps what is sent to it; a cancellation ends it without its code."""
+        if item.draft.kind == Kind.CANCEL_REQUESTED:
+            page.put(item.draft, at_ms)
+            page.put(Draft(Kind.CANCELLED, {"hash": short_digest("")}), at_ms)
+            return "cancelled"
+        if item.draft.kind == Kind.SIGNAL_RECEIVED:
+            page.put(item.draft, at_ms)
+            if item.signal_id is not None:
+                page.signals.append((self.row.id, item.signal_id, page.seq))
+        return None
+
+    def block(self, error: WorkflowError) -> None:
+        """Drop the machine: the code does not fit the log."""
+        if self.machine is not None:
+            self.machine.close()
+            self.machine = None
+        facts: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
+        if isinstance(error, Mismatch):
+            facts |= {"seq": error.seq, "recorded": error.recorded, "code": error.code}
+        self.error = encode(facts)
+
+    def _next_row(self, state: State, page: _Page, at_ms: int) -> RunRow:
+        machine, error = self.machine, self.error
+        if machine is None:
+            if state == "running":
+                state = "blocked"
+            return replace(self.row, state=state, last_seq=page.seq, active=0, error=error, updated_at=at_ms)
+        if machine.end is not None:
+            state = _END_STATES[machine.end.kind]
+            error = encode(machine.end.error) if machine.end.error is not None else None
+        steps = machine.pending.values()
+        return replace(
+            self.row,
+            state=state,
+            last_seq=page.seq,
+            active=sum(1 for s in steps if s.activity is not None and s.due_ms is None),
+            waits=encode([s.describe() for s in list(steps)[:WAITS_SHOWN]]),
+            user_state=machine.user_state,
+            error=error,
+            updated_at=at_ms,
+        )
+
+    def _append(self, row: RunRow, page: _Page) -> Append | None:
+        if row.state in CLOSED:
+            wanted = {}
+        elif self.machine is None:
+            wanted = self.timers  # they are due once the code fits
+        else:
+            wanted = {i: s.due_ms for i, s in self.machine.pending.items() if s.due_ms is not None}
+        timers_set = [(row.id, i, due) for i, due in wanted.items() if self.timers.get(i) != due]
+        timers_gone = [(row.id, i) for i in self.timers if i not in wanted]
+        unchanged = not page.log and not timers_set and not timers_gone
+        if unchanged and replace(row, updated_at=self.row.updated_at) == self.row:
+            return None
+        self.timers = dict(wanted)
+        created, self.created = not self.created, True
+        self.row = row
+        return Append(row, created, page.log, page.payloads, timers_set, timers_gone, page.signals)
+
+    def to_dispatch(self) -> list[int]:
+        """Activities that are to run now and are not on their way."""
+        if self.machine is None or self.machine.end is not None:
+            return []
+        steps = self.machine.pending.items()
+        return [i for i, s in steps if s.activity is not None and s.due_ms is None and i not in self.in_flight]
+
+    def abandoned(self) -> list[int]:
+        """Activities on their way whose result nobody waits for any more."""
+        pending = self.machine.pending if self.machine is not None else {}
+        return [i for i in self.in_flight if i not in pending]
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is under way: it may leave memory."""
+        return not self.inbox and self.writing is None and not self.in_flight
+
+
+class _Page:
+    """The events of one append."""
+
+    def __init__(self, run_id: str, seq: int) -> None:
+        self.run_id = run_id
+        self.seq = seq
+        self.log: list[tuple[str, int, int, str, str]] = []
+        self.payloads: list[tuple[str, str]] = []
+        self.signals: list[tuple[str, str, int]] = []
+
+    def put(self, draft: Draft, at_ms: int) -> None:
+        self.seq += 1
+        body, payload = draft.row()
+        self.log.append((self.run_id, self.seq, at_ms, str(draft.kind), body))
+        if payload is not None:
+            self.payloads.append(payload)
+
+
+_END_STATES: Final[dict[Kind, State]] = {
+    Kind.COMPLETED: "completed",
+    Kind.FAILED: "failed",
+    Kind.CANCELLED: "cancelled",
+}
+
+
+def new_run(definition: Workflow, run_id: str, input_hash: str, now_ms: int) -> Loaded:
+    """A run that is not in the file yet."""
+    row = RunRow(run_id, definition.name, "running", input_hash, 0, 0, "[]", None, None, now_ms, now_ms)
+    return Loaded(row, Machine(definition, run_id), created=False)
+
+
+def replayed(definition: Workflow, row: RunRow, events: list[Event], timers: dict[int, int], now_ms: int) -> Loaded:
+    """A run from its log. Blocked when the code does not fit."""
+    loaded = Loaded(row, Machine(definition, row.id), timers, counted=row.state)
+    try:
+        for event in events:
+            loaded.machine.feed(event)  # type: ignore[union-attr] # set two lines above
+    except (Mismatch, ForeignAwait) as error:
+        loaded.block(error)
+        return loaded
+    fire_due_retries(loaded, now_ms)
+    return loaded
+
+
+def fire_due_retries(loaded: Loaded, now_ms: int) -> None:
+    """Activities whose wait for the next attempt is over: they are to run."""
+    if loaded.machine is not None:
+        for step in loaded.machine.pending.values():
+            if step.activity is not None and step.due_ms is not None and step.due_ms <= now_ms:
+                step.due_ms = None

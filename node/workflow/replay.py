@@ -1,0 +1,365 @@
+"""The pure core: a run's log in, what to do next out. No clock, no I/O, no asyncio.
+
+`Machine.feed` takes one event at a time, the same way live and on replay. An input resolves what the code waits for
+and lets it go on; an intent must be what the code asked for at that point, else `Mismatch` is raised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import traceback
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from node.workflow.context import Context
+from node.workflow.define import Activity, Workflow
+from node.workflow.errors import (
+    ActivityFailed,
+    Cancelled,
+    Evicted,
+    ForeignAwait,
+    InvalidInput,
+    Mismatch,
+    NotStorable,
+    WaitTimeout,
+    WorkflowError,
+)
+from node.workflow.events import ENDS, INTENTS, Draft, Event, Kind
+from node.workflow.payload import encode, short_digest
+from node.workflow.scheduler import Branch, Future, Scheduler
+
+ERROR_TEXT_CHARS: Final = 4096
+_HERE: Final = __file__.removesuffix("replay.py")  # the library's own frames tell an author nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What the code asks for: recorded as an event of `kind`. `due_ms` is unix time in milliseconds."""
+
+    id: int
+    kind: Kind
+    name: str
+    hash: str
+    payload: str | None = None
+    due_ms: int | None = None
+    error: Mapping[str, Any] | None = None
+
+    def draft(self) -> Draft:
+        """The event this is recorded as."""
+        facts: dict[str, Any] = {} if self.kind in ENDS else {"id": self.id}
+        if self.name:
+            facts["name"] = self.name
+        if self.due_ms is not None:
+            facts["due"] = self.due_ms
+        if self.error is not None:
+            facts["error"] = self.error
+        facts["hash"] = self.hash
+        return Draft(self.kind, facts, self.payload)
+
+    def describe(self) -> str:
+        """For the difference that blocks a run."""
+        name = f" {self.name}" if self.name else ""
+        payload = "" if self.payload is None else f" {_cut(self.payload, 200)}"
+        return f"{self.kind}{name} (hash {self.hash}){payload}"
+
+
+@dataclass(slots=True)
+class Pending:
+    """A step that was asked for and has not ended. `failed_attempts` and `due_ms` follow the log."""
+
+    command: Command
+    future: Future
+    activity: Activity[..., Any] | None = None
+    failed_attempts: int = 0
+    due_ms: int | None = None
+
+    def describe(self) -> str:
+        """For the row of current state: `activity charge`, `signal approved`, `timer`."""
+        match self.command.kind:
+            case Kind.ACTIVITY_SCHEDULED:
+                retry = f", attempt {self.failed_attempts + 1}" if self.failed_attempts else ""
+                return f"activity {self.command.name}{retry}"
+            case Kind.SIGNAL_AWAITED:
+                return f"signal {self.command.name}"
+            case _:
+                return "timer"
+
+
+class Machine:
+    """One run in memory. Feed it the events of its log in order; take the commands it emits; close it when done with
+    it.
+
+    `feed` raises Mismatch or ForeignAwait; the machine is of no use after that and must be closed.
+    """
+
+    def __init__(self, definition: Workflow, run_id: str) -> None:
+        self.definition = definition
+        self.run_id = run_id
+        self.now_ms = 0
+        self.seq = 0
+        self.pending: dict[int, Pending] = {}
+        self.user_state: str | None = None
+        self.end: Command | None = None
+        self.dropped = False
+        self._seed = ""
+        self._draws = 0
+        self._ids = 0
+        self._emitted: deque[Command] = deque()
+        self._signals: dict[str, deque[Any]] = {}
+        self._signal_waits: dict[str, deque[int]] = {}
+        self._scheduler = Scheduler(self._abandon)
+        self._root: Branch | None = None
+
+    # what the engine uses
+
+    def feed(self, event: Event) -> None:
+        """Take the next event of the log."""
+        self.seq = event.seq
+        if event.kind in INTENTS:
+            self._check(event)
+            return
+        handler = _HANDLERS.get(event.kind)
+        if handler is None:
+            raise Mismatch(self.run_id, event.seq, f"a {event.kind!r} event", "not know such events")
+        if self.end is not None:
+            raise Mismatch(self.run_id, event.seq, event.kind, f"end: {self.end.describe()}")
+        self.now_ms = event.at_ms
+        handler(self, event)
+        foreign = self._scheduler.run()
+        if foreign is not None:
+            raise ForeignAwait(self.run_id, repr(foreign), _where(self._root))
+
+    def take_commands(self) -> list[Command]:
+        """The commands emitted and not found in the log yet: the caller records them, in this order."""
+        commands = list(self._emitted)
+        self._emitted.clear()
+        return commands
+
+    def expects(self, draft: Draft) -> bool:
+        """Whether this input still means something: the step it belongs to has not ended and was not abandoned."""
+        if self.end is not None:
+            return False
+        step = draft.facts.get("id") if draft.kind != Kind.SIGNAL_RECEIVED else None
+        return step is None or step in self.pending
+
+    def close(self) -> None:
+        """Drop the coroutines."""
+        self.dropped = True
+        self._scheduler.close()
+
+    # what the context uses
+
+    def ask(
+        self,
+        kind: Kind,
+        name: str,
+        signature: str,
+        *,
+        payload: str | None = None,
+        after_ms: int | None = None,
+        activity: Activity[..., Any] | None = None,
+    ) -> Future:
+        """Emit a command; the future is resolved when its step has ended. `signature` is what is hashed."""
+        if self.dropped:
+            raise Evicted
+        self._ids += 1
+        due_ms = None if after_ms is None else self.now_ms + after_ms
+        command = Command(self._ids, kind, name, short_digest(signature), payload, due_ms)
+        future = Future(command.id)
+        self._emitted.append(command)
+        self.pending[command.id] = Pending(command, future, activity, due_ms=due_ms)
+        if kind is Kind.SIGNAL_AWAITED:
+            self._signal_waits.setdefault(name, deque()).append(command.id)
+            self._deliver(name)
+        return future
+
+    def spawn(self, coro: Coroutine[Any, Any, Any], on_done: Callable[[Branch], None]) -> Branch:
+        """Run `coro` beside the others of this run."""
+        if self.dropped:
+            raise Evicted
+        return self._scheduler.spawn(coro, on_done)
+
+    def cancel(self, branch: Branch) -> None:
+        """Throw Cancelled into a branch."""
+        self._scheduler.cancel(branch)
+
+    def resolve(self, future: Future) -> None:
+        """Wake who waits for `future`."""
+        self._scheduler.resolve(future)
+
+    def draw(self) -> bytes:
+        """The next 32 bytes that are random to the world and the same on every replay."""
+        self._draws += 1
+        return hashlib.sha256(f"{self._seed}:{self._draws}".encode()).digest()
+
+    # how inputs are taken
+
+    def _started(self, event: Event) -> None:
+        self._seed = event.body["seed"]
+        context = Context(self)
+        try:
+            arguments = self.definition.arguments(event.body["input"])
+        except InvalidInput as error:
+            raise Mismatch(
+                self.run_id, event.seq, f"{event.body['input']!r:.200} as input", f"not take it: {error}"
+            ) from None
+        self._root = self._scheduler.spawn(self.definition.fn(context, *arguments), self._ended)
+
+    def _completed(self, event: Event) -> None:
+        step = self._take(event)
+        activity = step.activity
+        assert activity is not None  # noqa: S101 - _take has checked the kind
+        try:
+            value = activity.result_decoder()(event.body["result"], "result")
+        except InvalidInput as error:
+            raise Mismatch(self.run_id, event.seq, f"{event.body['result']!r:.200}", f"not take it: {error}") from None
+        self._scheduler.resolve(step.future, value)
+
+    def _failed(self, event: Event) -> None:
+        step = self._take(event)
+        error = event.body["error"]
+        failure = ActivityFailed(step.command.name, error["type"], error["message"], event.body["attempt"])
+        self._scheduler.resolve(step.future, error=failure)
+
+    def _attempt_failed(self, event: Event) -> None:
+        step = self.pending.get(event.body["id"])
+        if step is None:
+            raise self._unknown_step(event)
+        step.failed_attempts = event.body["attempt"]
+        step.due_ms = event.body["due"]
+
+    def _fired(self, event: Event) -> None:
+        step = self._take(event)
+        if step.command.kind is Kind.SIGNAL_AWAITED:
+            self._signal_waits[step.command.name].remove(step.command.id)
+            self._scheduler.resolve(step.future, error=WaitTimeout(step.command.name))
+        else:
+            self._scheduler.resolve(step.future)
+
+    def _signalled(self, event: Event) -> None:
+        name = event.body["name"]
+        self._signals.setdefault(name, deque()).append(event.body["payload"])
+        self._deliver(name)
+
+    def _cancel_requested(self, event: Event) -> None:
+        if self._root is not None:
+            self._scheduler.cancel(self._root)
+
+    # how the code's side is kept
+
+    def _deliver(self, name: str) -> None:
+        values, waits = self._signals.get(name), self._signal_waits.get(name)
+        while values and waits:
+            step = self.pending.pop(waits.popleft())
+            self._scheduler.resolve(step.future, values.popleft())
+
+    def _abandon(self, future: Future) -> None:
+        step = self.pending.pop(future.step, None) if future.step is not None else None
+        if step is not None and step.command.kind is Kind.SIGNAL_AWAITED:
+            self._signal_waits[step.command.name].remove(step.command.id)
+
+    def _ended(self, root: Branch) -> None:
+        self.end = self._outcome(root)
+        self.pending.clear()
+        self._emitted.append(self.end)
+
+    def _outcome(self, root: Branch) -> Command:
+        if isinstance(root.error, Cancelled):
+            return Command(0, Kind.CANCELLED, "", short_digest(""))
+        error = root.error
+        if error is None:
+            try:
+                text = encode(root.value, f"the result of workflow {self.definition.name}")
+                return Command(0, Kind.COMPLETED, "", short_digest(text), text)
+            except NotStorable as not_storable:
+                error = not_storable
+        facts = describe_error(error)
+        return Command(0, Kind.FAILED, "", short_digest(f"{facts['type']}: {facts['message']}"), error=facts)
+
+    def _take(self, event: Event) -> Pending:
+        step = self.pending.pop(event.body["id"], None)
+        wants_activity = event.kind != Kind.TIMER_FIRED
+        if step is None or (step.activity is not None) is not wants_activity:
+            raise self._unknown_step(event)
+        return step
+
+    def _unknown_step(self, event: Event) -> WorkflowError:
+        return Mismatch(self.run_id, event.seq, f"{event.kind} of step {event.body['id']}", "not wait for that step")
+
+    def _check(self, event: Event) -> None:
+        recorded = f"{event.kind} {event.body.get('name', '')} (hash {event.body['hash']}) {_recorded_payload(event)}"
+        if not self._emitted:
+            raise Mismatch(self.run_id, event.seq, recorded, "nothing at this point")
+        command = self._emitted.popleft()
+        found = (event.kind, event.body.get("name", ""), event.body["hash"], event.body.get("id", 0))
+        if found != (command.kind, command.name, command.hash, command.id):
+            raise Mismatch(self.run_id, event.seq, recorded, command.describe())
+
+
+_HANDLERS: Final[Mapping[str, Callable[[Machine, Event], None]]] = MappingProxyType(
+    {
+        Kind.STARTED: Machine._started,
+        Kind.ACTIVITY_COMPLETED: Machine._completed,
+        Kind.ACTIVITY_FAILED: Machine._failed,
+        Kind.ATTEMPT_FAILED: Machine._attempt_failed,
+        Kind.TIMER_FIRED: Machine._fired,
+        Kind.SIGNAL_RECEIVED: Machine._signalled,
+        Kind.CANCEL_REQUESTED: Machine._cancel_requested,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What `step` decides: commands to record, the ids of timers to fire, and how the run ended, if it did."""
+
+    commands: tuple[Command, ...]
+    due: tuple[int, ...]
+    end: Command | None
+
+
+def step(history: Iterable[Event], definition: Workflow, run_id: str, now_ms: int) -> Step:
+    """What is to be done after `history` at `now_ms` (unix time, milliseconds). Raises Mismatch or ForeignAwait."""
+    machine = Machine(definition, run_id)
+    try:
+        for event in history:
+            machine.feed(event)
+        due = tuple(i for i, s in machine.pending.items() if s.due_ms is not None and s.due_ms <= now_ms)
+        return Step(tuple(machine.take_commands()), due, machine.end)
+    finally:
+        machine.close()
+
+
+def describe_error(error: BaseException) -> dict[str, str]:
+    """An exception as the log keeps it: type, message, traceback, each cut to a bounded length."""
+    trace = traceback.TracebackException.from_exception(error)
+    trace.stack = traceback.StackSummary.from_list([f for f in trace.stack if not f.filename.startswith(_HERE)])
+    lines = "".join(trace.format())
+    return {
+        "type": type(error).__qualname__,
+        "message": _storable(_cut(str(error), ERROR_TEXT_CHARS)),
+        "traceback": _storable(lines[-ERROR_TEXT_CHARS:]),
+    }
+
+
+def _storable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _recorded_payload(event: Event) -> str:
+    for key in ("args", "result"):
+        if key in event.body:
+            return _cut(encode(event.body[key]), 200)
+    return ""
+
+
+def _where(root: Branch | None) -> str:
+    frame = getattr(root.coro, "cr_frame", None) if root is not None else None
+    return "unknown place" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -1,0 +1,115 @@
+"""What the engine tells of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeAlias
+
+from node.workflow.errors import RunBlocked, RunCancelled, RunFailed, RunNotFinished
+
+State: TypeAlias = Literal["running", "completed", "failed", "cancelled", "blocked"]
+STATES: Final[tuple[State, ...]] = ("running", "completed", "failed", "cancelled", "blocked")
+CLOSED: Final[frozenset[State]] = frozenset({"completed", "failed", "cancelled"})
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The answer to a start: `created` is False when the run was there already, with the same input."""
+
+    run_id: str
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as of now. Times are unix seconds. `input`, `result` and `user_state` are plain JSON values.
+
+    `error` is set when failed (`type`, `message`, `traceback`) and when blocked (`type`, `message`, and for a
+    mismatch `seq`, `recorded`, `code`). `waits` says what it waits for, such as `activity charge, attempt 2`, `signal
+    approved`, `timer`.
+    """
+
+    id: str
+    workflow: str
+    state: State
+    input: Any
+    result: Any
+    error: dict[str, Any] | None
+    user_state: Any
+    waits: tuple[str, ...]
+    created_at: float
+    updated_at: float
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended: completed, failed or cancelled."""
+        return self.state in CLOSED
+
+    def unwrap(self) -> Any:
+        """The result. Raises RunFailed, RunCancelled, RunBlocked or RunNotFinished."""
+        match self.state:
+            case "completed":
+                return self.result
+            case "failed":
+                raise RunFailed(self.id, self.error or {})
+            case "cancelled":
+                raise RunCancelled(self.id)
+            case "blocked":
+                raise RunBlocked(self.id, self.error or {})
+            case "running":
+                raise RunNotFinished(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some runs, newest first, and where the next page begins (None: this is the last one)."""
+
+    runs: tuple[Run, ...]
+    cursor: str | None
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counters since the engine was opened, but for `runs`, which counts every run in the file by state."""
+
+    runs: dict[State, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
+    steps: int = 0  # activities that ended, well or badly
+    retries: int = 0  # attempts that failed and are repeated
+    events: int = 0  # appended to the log
+    commits: int = 0
+    last_commit_batch: int = 0  # runs in the newest commit
+    queued_activities: int = 0  # may run, and wait for a free place
+    running_activities: int = 0
+    loaded_runs: int = 0  # in memory
+    replayed_events: int = 0
+    confirmations: int = 0
+    failed_confirmations: int = 0
+    failed_commits: int = 0
+
+    def snapshot(self) -> Stats:
+        """A copy that no longer changes."""
+        return Stats(**{**{f: getattr(self, f) for f in self.__slots__}, "runs": dict(self.runs)})
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """The row of current state in the file.
+
+    Times are unix milliseconds; `user_state`, `error`, `waits` are JSON text.
+    """
+
+    id: str
+    name: str
+    state: State
+    input_hash: str
+    last_seq: int
+    active: int
+    waits: str
+    user_state: str | None
+    error: str | None
+    created_at: int
+    updated_at: int
+
+
+Facts: TypeAlias = Mapping[str, Any]

@@ -1,0 +1,128 @@
+"""The coroutines of one run, driven by hand.
+
+No asyncio: what runs next depends on nothing but the order in which futures are resolved, so the same log drives the
+same code through the same steps, live and on replay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeAlias
+
+from node.workflow.errors import Cancelled, Evicted
+
+Abandon: TypeAlias = Callable[["Future"], None]
+
+
+class Future:
+    """A value that workflow code waits for. `step` is the id of the recorded step that resolves it, if one does."""
+
+    __slots__ = ("done", "error", "step", "value", "waiter")
+
+    def __init__(self, step: int | None = None) -> None:
+        self.step = step
+        self.done = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.waiter: Branch | None = None
+
+    def __await__(self) -> Generator[Future, None, Any]:
+        if not self.done:
+            yield self
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+class Branch:
+    """One coroutine of a run: its body, or one of a gather."""
+
+    __slots__ = ("cancelled", "coro", "error", "on_done", "value", "waiting")
+
+    def __init__(self, coro: Coroutine[Any, Any, Any], on_done: Callable[[Branch], None]) -> None:
+        self.coro = coro
+        self.on_done = on_done
+        self.waiting: Future | None = None
+        self.cancelled = False  # to be thrown in when it runs next
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+
+class Scheduler:
+    """Runs the branches that can run, in the order they became able to.
+
+    `abandon` hears of futures nobody waits for any more.
+    """
+
+    def __init__(self, abandon: Abandon) -> None:
+        self._abandon = abandon
+        self._ready: deque[Branch] = deque()
+        self._branches: dict[Branch, None] = {}
+
+    def spawn(self, coro: Coroutine[Any, Any, Any], on_done: Callable[[Branch], None]) -> Branch:
+        """Add a coroutine; `on_done` is called when it has ended, with its `value` or its `error`."""
+        branch = Branch(coro, on_done)
+        self._branches[branch] = None
+        self._ready.append(branch)
+        return branch
+
+    def resolve(self, future: Future, value: Any = None, error: BaseException | None = None) -> None:
+        """Give `future` its value or error and make its waiter ready. A second time does nothing."""
+        if future.done:
+            return
+        future.done, future.value, future.error = True, value, error
+        waiter, future.waiter = future.waiter, None
+        if waiter is not None:
+            waiter.waiting = None
+            self._ready.append(waiter)
+
+    def cancel(self, branch: Branch) -> None:
+        """Have `Cancelled` thrown into `branch` where it waits."""
+        if branch not in self._branches:
+            return
+        branch.cancelled = True
+        future = branch.waiting
+        if future is not None:
+            branch.waiting = None
+            future.waiter = None
+            self._abandon(future)
+            self._ready.append(branch)
+
+    def run(self) -> object | None:
+        """Run until every branch waits. Returns None, or what code awaited that is none of ours (and stops there)."""
+        while self._ready:
+            foreign = self._run_one(self._ready.popleft())
+            if foreign is not None:
+                return foreign
+        return None
+
+    def _run_one(self, branch: Branch) -> object | None:
+        try:
+            if branch.cancelled:
+                branch.cancelled = False
+                awaited = branch.coro.throw(Cancelled())
+            else:
+                awaited = branch.coro.send(None)
+        except StopIteration as stop:
+            branch.value = stop.value
+        except (Exception, Cancelled) as error:  # noqa: BLE001 - whatever the author's code raises is its outcome
+            branch.error = error
+        else:
+            if not isinstance(awaited, Future) or awaited.waiter is not None:
+                return awaited if awaited is not None else "a bare yield"
+            awaited.waiter = branch
+            branch.waiting = awaited
+            return None
+        del self._branches[branch]
+        branch.on_done(branch)
+        return None
+
+    def close(self) -> None:
+        """Drop every coroutine. The context must already refuse to act, so that `finally` blocks do nothing."""
+        for branch in reversed(self._branches):
+            with contextlib.suppress(Exception, Evicted, Cancelled):  # what unwinding code says no longer counts
+                branch.coro.throw(Evicted())
+        self._branches.clear()
+        self._ready.clear()

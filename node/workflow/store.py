@@ -1,0 +1,135 @@
+"""What is read from the log's file. Reads only; the writer has a connection of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from node.workflow.errors import InvalidInput
+from node.workflow.events import ENDS, Event, payload_reference, with_payload
+from node.workflow.run import STATES, Run, RunRow, State
+from node.workflow.sqlite import connect
+
+_COLUMNS = "id, name, state, input_hash, last_seq, active, waits, user_state, error, created_at, updated_at"
+
+
+class Store:
+    """A reader of one log."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = connect(path, query_only=True)
+
+    def _rows(self, sql: str, *values: Any) -> list[Any]:
+        """Every row at once: a statement left half-read would hold the WAL."""
+        return self._db.execute(sql, values).fetchall()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    def row(self, run_id: str) -> RunRow | None:
+        """The current state of a run."""
+        found = self._rows(f"SELECT {_COLUMNS} FROM workflows WHERE id = ?", run_id)  # noqa: S608 - a constant
+        return RunRow(*found[0]) if found else None
+
+    def events(self, run_id: str, after: int = 0) -> list[Event]:
+        """A run's log in order, payloads put back."""
+        rows = self._rows(
+            "SELECT seq, at, kind, body FROM log WHERE workflow = ? AND seq > ? ORDER BY seq", run_id, after
+        )
+        return [self._event(*row) for row in rows]
+
+    def run(self, row: RunRow) -> Run:
+        """A run with its input and result."""
+        sql = "SELECT seq, at, kind, body FROM log WHERE workflow = ? AND seq IN (1, ?) ORDER BY seq"
+        ends = self._rows(sql, row.id, row.last_seq)
+        first, last = self._event(*ends[0]), self._event(*ends[-1])
+        return Run(
+            id=row.id,
+            workflow=row.name,
+            state=row.state,
+            input=first.body["input"],
+            result=last.body.get("result") if last.kind in ENDS else None,
+            error=json.loads(row.error) if row.error else None,
+            user_state=json.loads(row.user_state) if row.user_state else None,
+            waits=tuple(json.loads(row.waits)),
+            created_at=row.created_at / 1000,
+            updated_at=row.updated_at / 1000,
+        )
+
+    def page(
+        self, state: State | None, workflow: str | None, limit: int, cursor: str | None
+    ) -> tuple[list[RunRow], str | None]:
+        """Rows, newest first, and the cursor of the next page."""
+        where, values = ["TRUE"], list[Any]()
+        if state is not None:
+            where.append("state = ?")
+            values.append(state)
+        if workflow is not None:
+            where.append("name = ?")
+            values.append(workflow)
+        if cursor is not None:
+            where.append("(created_at, id) < (?, ?)")
+            values.extend(_parse_cursor(cursor))
+        sql = f"SELECT {_COLUMNS} FROM workflows WHERE {' AND '.join(where)} ORDER BY created_at DESC, id DESC LIMIT ?"  # noqa: S608 - constants
+        rows = [RunRow(*r) for r in self._rows(sql, *values, limit + 1)]
+        more = len(rows) > limit
+        rows = rows[:limit]
+        return rows, f"{rows[-1].created_at}.{rows[-1].id}" if more else None
+
+    def counts(self) -> dict[State, int]:
+        """How many runs are in each state."""
+        found = dict(self._rows("SELECT state, count(*) FROM workflows GROUP BY state"))
+        return {state: found.get(state, 0) for state in STATES}
+
+    def active(self) -> list[str]:
+        """Runs with an activity to run now, and runs that were blocked."""
+        active = "SELECT id FROM workflows WHERE active > 0"
+        blocked = "SELECT id FROM workflows WHERE state = 'blocked'"
+        return [r[0] for r in self._rows(f"{active} UNION {blocked}")]
+
+    def due_timers(self, now_ms: int, limit: int) -> list[tuple[str, int]]:
+        """Run and step of the timers that are due, the oldest first; those of blocked runs wait."""
+        return self._rows(
+            "SELECT t.workflow, t.id FROM timers t WHERE t.due <= ?"
+            " AND (SELECT state FROM workflows w WHERE w.id = t.workflow) = 'running' ORDER BY t.due LIMIT ?",
+            now_ms,
+            limit,
+        )
+
+    def next_due_ms(self, after_ms: int) -> int | None:
+        """When the first timer after `after_ms` is due."""
+        found: int | None = self._rows("SELECT min(due) FROM timers WHERE due > ?", after_ms)[0][0]
+        return found
+
+    def timers(self, run_id: str) -> dict[int, int]:
+        """The steps of a run that have a timer, and when each is due."""
+        return dict(self._rows("SELECT id, due FROM timers WHERE workflow = ?", run_id))
+
+    def signal_seq(self, run_id: str, signal_id: str) -> int | None:
+        """The event of a signal that was sent with this id."""
+        found = self._rows("SELECT seq FROM signals WHERE workflow = ? AND id = ?", run_id, signal_id)
+        return found[0][0] if found else None
+
+    def _event(self, seq: int, at: int, kind: str, body: str) -> Event:
+        event = Event(seq, at, kind, json.loads(body))
+        reference = payload_reference(kind, event.body)
+        if reference is None:
+            return event
+        text = self._rows("SELECT body FROM payloads WHERE hash = ?", reference)[0][0]
+        return replace(event, body=with_payload(kind, event.body, json.loads(text)))
+
+
+def without_end(events: Iterable[Event]) -> list[Event]:
+    """A history up to, not including, its end: as it is shown until the end is confirmed."""
+    return [e for e in events if e.kind not in ENDS]
+
+
+def _parse_cursor(cursor: str) -> tuple[int, str]:
+    created, dot, run_id = cursor.partition(".")
+    if not dot or not created.isdecimal() or len(created) > 18:
+        raise InvalidInput("cursor", "not one that a list gave out")
+    return int(created), run_id

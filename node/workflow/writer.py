@@ -1,0 +1,165 @@
+"""The one thread that writes the log: drain the queue, one transaction, commit, then acknowledge all."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import apsw
+
+from node.workflow.run import RunRow
+from node.workflow.sqlite import Synchronous, connect, migrate
+
+MAX_BATCH: Final = 1_000
+
+LogRow: TypeAlias = tuple[str, int, int, str, str]  # run, seq, at, kind, body
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """What one run adds to the file, all of it or nothing. `run` is its row of current state afterwards."""
+
+    run: RunRow
+    created: bool
+    log: Sequence[LogRow] = ()
+    payloads: Sequence[tuple[str, str]] = ()
+    timers_set: Sequence[tuple[str, int, int]] = ()
+    timers_gone: Sequence[tuple[str, int]] = ()
+    signals: Sequence[tuple[str, str, int]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of an append: the number of the commit it is in, or why it is not written."""
+
+    append: Append
+    commit: int
+    batch: int
+    error: apsw.Error | None = None
+
+
+Acknowledge: TypeAlias = Callable[[list[Written]], None]
+
+
+@dataclass(slots=True)
+class _Stop:
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+class Writer:
+    """Owns the writing connection. `acknowledge` is called on the writer's thread, once for each commit."""
+
+    def __init__(self, path: Path, synchronous: Synchronous, checkpoint: bool, acknowledge: Acknowledge) -> None:
+        self._path = path
+        self._synchronous = synchronous
+        self._checkpoint = checkpoint
+        self._acknowledge = acknowledge
+        self._queue: queue.SimpleQueue[Append | _Stop] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._db: apsw.Connection | None = None
+        self.commits = 0  # how many there were; a commit's number is this count after it
+
+    def open(self) -> None:
+        """Open the file, migrate it, start the thread. Raises SchemaTooNew, ForeignFile, or apsw.Error."""
+        db = connect(self._path, synchronous=self._synchronous, checkpoint=self._checkpoint)
+        try:
+            migrate(db, self._path)
+        except BaseException:
+            db.close()
+            raise
+        self._db = db
+        self._thread = threading.Thread(target=self._run, args=(db,), name="workflow-log-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, append: Append) -> None:
+        """Queue an append; `acknowledge` tells what became of it."""
+        self._queue.put(append)
+
+    def close(self) -> None:
+        """Write what is queued and close the file. Blocks until that is done."""
+        stop = _Stop()
+        self._queue.put(stop)
+        if self._thread is not None:
+            stop.done.wait()
+            self._thread.join()
+
+    def _run(self, db: apsw.Connection) -> None:
+        stop: _Stop | None = None
+        while stop is None:
+            batch: list[Append] = []
+            item: Append | _Stop = self._queue.get()
+            while True:
+                if isinstance(item, _Stop):
+                    stop = item
+                    break
+                batch.append(item)
+                if len(batch) >= MAX_BATCH:
+                    break
+                try:
+                    item = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            if batch:
+                self._acknowledge(self._write(db, batch))
+        db.close()
+        stop.done.set()
+
+    def _write(self, db: apsw.Connection, batch: list[Append]) -> list[Written]:
+        try:
+            _commit(db, batch)
+        except apsw.Error as error:
+            if len(batch) == 1:
+                return [Written(batch[0], 0, 1, error)]
+            return [written for append in batch for written in self._write(db, [append])]  # one bad append fails alone
+        self.commits += 1
+        return [Written(append, self.commits, len(batch)) for append in batch]
+
+
+def _commit(db: apsw.Connection, batch: list[Append]) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        _statements(db, batch)
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _statements(db: apsw.Connection, batch: list[Append]) -> None:
+    created = [astuple(a.run) for a in batch if a.created]
+    changed = [
+        (
+            a.run.state,
+            a.run.last_seq,
+            a.run.active,
+            a.run.waits,
+            a.run.user_state,
+            a.run.error,
+            a.run.updated_at,
+            a.run.id,
+        )
+        for a in batch
+        if not a.created
+    ]
+    if created:
+        db.executemany("INSERT INTO workflows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", created)
+    if changed:
+        db.executemany(
+            "UPDATE workflows SET state = ?, last_seq = ?, active = ?, waits = ?, user_state = ?, error = ?,"
+            " updated_at = ? WHERE id = ?",
+            changed,
+        )
+    for sql, rows in (
+        ("INSERT INTO log VALUES (?, ?, ?, ?, ?)", [r for a in batch for r in a.log]),
+        ("INSERT INTO payloads VALUES (?, ?) ON CONFLICT DO NOTHING", [r for a in batch for r in a.payloads]),
+        ("DELETE FROM timers WHERE workflow = ? AND id = ?", [r for a in batch for r in a.timers_gone]),
+        ("INSERT OR REPLACE INTO timers VALUES (?, ?, ?)", [r for a in batch for r in a.timers_set]),
+        ("INSERT INTO signals VALUES (?, ?, ?)", [r for a in batch for r in a.signals]),
+    ):
+        if rows:
+            db.executemany(sql, rows)
