@@ -1,0 +1,142 @@
+"""What the worker's own HTTP API does: durable runs, health, metrics. `table.py` says where each of these answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from functools import wraps
+
+from node.worker import schemas
+from node.worker.door import Door
+from node.worker.http import Request, Response, json_response
+from node.worker.metrics import (
+    CONTENT_TYPE,
+    Family,
+    RequestCounts,
+    door_families,
+    engine_families,
+    render,
+    request_families,
+)
+from node.worker.operations import Operation
+from node.worker.problem import Problem
+from node.worker.wire import event_document, fields_of, run_document, to_problem
+from node.workflow import Engine, Run
+from node.workflow.errors import WorkflowError
+
+Handler = Callable[["Api", Request], Awaitable[Response]]
+
+
+def _serving(handler: Handler) -> Handler:
+    """Answers 503 until the engine has recovered, and what the engine raises with its own status."""
+
+    @wraps(handler)
+    async def handle(api: Api, request: Request) -> Response:
+        if not api.ready:
+            raise Problem(503, "not-ready", "the engine recovers its runs; try again shortly", retryable=True)
+        try:
+            return await handler(api, request)
+        except WorkflowError as error:
+            raise to_problem(error) from error
+
+    return handle
+
+
+class Api:
+    """The handlers. `ready` is set by whoever opens the engine; `stopping` ends long polls early."""
+
+    def __init__(self, engine: Engine, counts: RequestCounts, door: Door | None, stopping: asyncio.Event) -> None:
+        self.ready = False
+        self._engine = engine
+        self._counts = counts
+        self._door = door
+        self._stopping = stopping
+        self._operations: Sequence[Operation] = ()
+
+    def describe(self, operations: Sequence[Operation]) -> None:
+        """Tells which operations /openapi.json is about."""
+        self._operations = operations
+
+    @_serving
+    async def start(self, request: Request) -> Response:
+        body = fields_of(request.body, schemas.START)
+        started = await self._engine.start(body["workflow"], body.get("input"), body.get("id"))
+        document = {"id": started.run_id, "workflow": body["workflow"], "created": started.created}
+        location = (("location", f"/v1/runs/{started.run_id}"),)
+        return json_response(201 if started.created else 200, document, location)
+
+    @_serving
+    async def list_runs(self, request: Request) -> Response:
+        page = self._engine.list(**request.query)
+        return json_response(200, {"runs": [run_document(run) for run in page.runs], "cursor": page.cursor})
+
+    @_serving
+    async def get(self, request: Request) -> Response:
+        return json_response(200, run_document(self._engine.get(request.path["id"])))
+
+    @_serving
+    async def history(self, request: Request) -> Response:
+        events = self._engine.history(request.path["id"])
+        document = [event_document(event) for event in events]
+        return json_response(200, {"id": request.path["id"], "events": document})
+
+    @_serving
+    async def result(self, request: Request) -> Response:
+        run = await self._closed(request.path["id"], request.query["wait"])
+        return json_response(200 if run.closed else 202, run_document(run))
+
+    @_serving
+    async def signal(self, request: Request) -> Response:
+        await self._engine.signal(request.path["id"], request.path["name"], request.body, request.query["signal_id"])
+        return json_response(202, {"id": request.path["id"]})
+
+    @_serving
+    async def cancel(self, request: Request) -> Response:
+        await self._engine.cancel(request.path["id"])
+        return json_response(202, {"id": request.path["id"]})
+
+    async def healthz(self, _: Request) -> Response:
+        return json_response(200, {"status": "ok"})
+
+    async def readyz(self, _: Request) -> Response:
+        if self._stopping.is_set():
+            raise Problem(503, "stopping", "the worker finishes its requests and stops", retryable=True)
+        if not self.ready:
+            raise Problem(503, "not-ready", "the engine recovers its runs; try again shortly", retryable=True)
+        return json_response(200, {"status": "ready"})
+
+    async def metrics(self, _: Request) -> Response:
+        return Response(200, render(self._families()).encode(), CONTENT_TYPE)
+
+    async def openapi(self, _: Request) -> Response:
+        from node.worker.openapi import openapi  # most workers are never asked
+
+        return json_response(200, openapi(self._operations))
+
+    async def _closed(self, run_id: str, wait_s: float) -> Run:
+        """The run once it has ended, or as it is when the wait is over or the worker stops."""
+        run = self._engine.get(run_id)
+        if run.closed or not wait_s:
+            return run
+        result = asyncio.ensure_future(self._engine.result(run_id, wait_s))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((result, stopping), return_when=asyncio.FIRST_COMPLETED)
+            return result.result() if result.done() else self._engine.get(run_id)
+        finally:
+            for task in (result, stopping):
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(result, stopping, return_exceptions=True)
+
+    def _families(self) -> list[Family]:
+        families = [
+            Family("worker_ready", "gauge", "1 once the engine has recovered its runs.", [({}, int(self.ready))]),
+            *request_families(self._counts),
+        ]
+        if self._door is not None:
+            families += door_families(self._door)
+        if self.ready:
+            families += engine_families(self._engine)
+        return families

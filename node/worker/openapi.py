@@ -1,0 +1,74 @@
+"""The OpenAPI document of the worker's API, made from the table of its operations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from node.worker.operations import Operation
+from node.worker.problem import CONTENT_TYPE, TITLES
+from node.worker.schemas import PROBLEM, RUN_ID, TEXT
+
+DESCRIPTIONS = {200: "Done", 201: "Created", 202: "Not finished yet"}
+
+
+def openapi(operations: Sequence[Operation]) -> dict[str, Any]:
+    """An OpenAPI 3.1 document."""
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "A tenant's worker",
+            "version": "1",
+            "description": "Durable workflow runs on one SQLite file. Errors are problem documents (RFC 9457).",
+        },
+        "paths": paths,
+        "components": {"schemas": {"Problem": PROBLEM}},
+    }
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "parameters": [*map(_path_parameter, operation.parameters), *map(_query_parameter, operation.query)],
+        "responses": {str(status): _answer(status, schema) for status, schema in operation.answers.items()}
+        | {str(status): _problem(status) for status in operation.problems},
+    }
+    if operation.body is not None:
+        described["requestBody"] = {
+            "required": operation.body_required,
+            "content": {"application/json": {"schema": operation.body}},
+        }
+    return described
+
+
+def _path_parameter(name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "schema": RUN_ID if name == "id" else {**TEXT, "minLength": 1},
+    }
+
+
+def _query_parameter(parameter: Any) -> dict[str, Any]:
+    return {
+        "name": parameter.name,
+        "in": "query",
+        "required": False,
+        "description": parameter.description,
+        "schema": parameter.schema,
+    }
+
+
+def _answer(status: int, schema: Any) -> dict[str, Any]:
+    content = {"text/plain": {"schema": TEXT}} if schema is None else {"application/json": {"schema": schema}}
+    return {"description": DESCRIPTIONS[status], "content": content}
+
+
+def _problem(status: int) -> dict[str, Any]:
+    content = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {"description": TITLES[status], "content": content}

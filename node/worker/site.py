@@ -1,0 +1,108 @@
+"""The worker as one ASGI application: its own API first, the tenant's routes beside it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+from node.worker.http import (
+    Asgi,
+    Receive,
+    Request,
+    Response,
+    Scope,
+    Send,
+    decode_json,
+    problem_response,
+    read_body,
+    send_response,
+)
+from node.worker.metrics import RequestCounts
+from node.worker.operations import Operation, Routes
+from node.worker.problem import Problem
+
+log = logging.getLogger("node.worker")
+
+INTERNAL = Problem(500, "internal", "the worker failed to answer; its log says why")
+
+
+class Site:
+    """Routes every request; whatever goes wrong is answered with a problem document, and never half-done."""
+
+    def __init__(self, routes: Routes, counts: RequestCounts, tenant: Asgi | None) -> None:
+        self._routes = routes
+        self._counts = counts
+        self._tenant = tenant
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            if self._tenant is None:
+                await send({"type": "websocket.close", "code": 1000})
+            else:
+                await self._tenant(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.monotonic()
+        if self._tenant is not None and not self._routes.owns(scope["path"]):
+            status = await _guard_tenant(self._tenant, scope, receive, send)
+            self._counts.add("app", scope["method"], status, time.monotonic() - started)
+            return
+        name, response = await self._answer(scope, receive)
+        # Counted before it is sent: who has the answer can see it in the metrics.
+        self._counts.add(name, scope["method"], response.status, time.monotonic() - started)
+        await send_response(send, response, head_only=scope["method"] == "HEAD")
+
+    async def _answer(self, scope: Scope, receive: Receive) -> tuple[str, Response]:
+        name = "none"
+        try:
+            operation, path = self._routes.find(scope["method"], scope["raw_path"].decode("latin-1"))
+            name = operation.name
+            request = Request(
+                path, operation.parse_query(scope["query_string"]), await _body(operation, scope, receive)
+            )
+            return name, await operation.handle(request)
+        except Problem as problem:
+            return name, problem_response(problem)
+        except Exception:
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            return name, problem_response(INTERNAL)
+
+
+async def _body(operation: Operation, scope: Scope, receive: Receive) -> Any:
+    if operation.body is None:
+        return None
+    body = await read_body(scope, receive)
+    if not body and not operation.body_required:
+        return None
+    return decode_json(scope, body)
+
+
+async def _guard_tenant(tenant: Asgi, scope: Scope, receive: Receive, send: Send) -> int:
+    """Lets the tenant answer and returns the status; what it raises becomes a problem document while that is
+    possible."""
+    status = 0
+
+    async def watched(message: MutableMapping[str, Any]) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+        await send(message)
+
+    try:
+        await tenant(scope, receive, watched)
+    except Problem as problem:
+        if status:
+            raise
+        await send_response(send, problem_response(problem))
+        return problem.status
+    except Exception:
+        if status:
+            raise  # half an answer is out: only cutting the connection tells the client so
+        log.exception("the tenant's %s %s failed", scope["method"], scope["path"])
+        await send_response(send, problem_response(INTERNAL))
+        return 500
+    return status

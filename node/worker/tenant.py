@@ -1,0 +1,72 @@
+"""The tenant's code: a folder with an `app.py` that declares workflows, and maybe routes of its own.
+
+`app.py` may have a list `routes` of Starlette routes, or any ASGI application under the name `asgi`. Dependencies lie
+in a folder `vendor` beside it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+from node.worker.http import Asgi
+from node.worker.problem import CONTENT_TYPE, Problem
+from node.workflow import Workflow
+
+
+class TenantError(Exception):
+    """The tenant's folder has no code that can be served; the message says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """What was found in a tenant's folder."""
+
+    workflows: tuple[Workflow, ...]
+    asgi: Asgi | None
+
+
+def load_tenant(folder: Path) -> Tenant:
+    """Imports `app.py` of a folder. Raises TenantError when it isn't there or declares nothing; its own errors pass."""
+    if not (folder / "app.py").is_file():
+        raise TenantError(f"{folder} has no app.py: put the tenant's workflows there, or set NODE_APP to their folder")
+    for path in (folder / "vendor", folder):
+        if str(path) not in sys.path:
+            sys.path.insert(0, str(path))
+    module = importlib.import_module("app")
+    workflows = tuple({id(value): value for value in vars(module).values() if isinstance(value, Workflow)}.values())
+    asgi = _asgi(module)
+    if not workflows and asgi is None:
+        raise TenantError(f"{folder / 'app.py'} declares neither a @workflow nor routes: there is nothing to serve")
+    return Tenant(workflows, asgi)
+
+
+def _asgi(module: ModuleType) -> Asgi | None:
+    routes = getattr(module, "routes", None)
+    if routes is None:
+        asgi: Asgi | None = getattr(module, "asgi", None)
+        return asgi
+    return _starlette(routes)
+
+
+def _starlette(routes: Any) -> Asgi:
+    # Imported here: only who declares routes pays for the framework.
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    async def answer(_: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException):
+            headers = tuple((error.headers or {}).items())
+            error = Problem(error.status_code, "http", error.detail, headers=headers)
+        if not isinstance(error, Problem):
+            raise error
+        return Response(error.body(), error.status, headers=dict(error.headers), media_type=CONTENT_TYPE)
+
+    application: Any = Starlette(routes=routes, exception_handlers={HTTPException: answer, Problem: answer})
+    return cast(Asgi, application)
