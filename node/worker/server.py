@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import signal
 import socket
 import sys
 import types
 from collections.abc import Generator
-from typing import TYPE_CHECKING
 
 from node.worker.http import Asgi
 
-if not TYPE_CHECKING and "uvicorn" not in sys.modules:
-    # uvicorn's package imports its command line: click, multiprocessing, a reloader. 1.3 MB and 35 ms, for nothing
-    # here.
+if "uvicorn" not in sys.modules:
+    # uvicorn's package imports its command line (click, multiprocessing, a reloader): 1.3 MB and 35 ms for nothing.
     sys.modules["uvicorn.main"] = types.ModuleType("uvicorn.main")
     sys.modules["uvicorn.main"].__dict__.update(Server=None, main=None, run=None)
-
+    importlib.import_module("uvicorn")
     del sys.modules["uvicorn.main"]
 
 from uvicorn.config import Config

@@ -15,8 +15,8 @@ from typing import IO, Any
 
 import apsw
 
-DOCUMENT_MAX_BYTES = 8 << 20  # of one document, unpacked: a bound on memory, and on what a small archive can blow up to
-CHUNK_BYTES = 4 << 20  # of documents stored in one transaction
+DOCUMENT_MAX_BYTES = 4 << 20  # of one document, unpacked: a bound on memory, and on what a small archive can blow up to
+CHUNK_BYTES = 1 << 20  # of documents stored in one transaction
 
 SCHEMA = """
 -- What was uploaded and waits. Ids are never used again, so that a batch means the same documents for ever.
@@ -139,15 +139,16 @@ class Library:
                 return Counts(*done)
             counts = Counts()
             with self._writer:
-                waiting = "SELECT id, path, digest, raw FROM inbox WHERE id BETWEEN ? AND ? ORDER BY id"
-                for id_, path, digest, raw in self._writer.execute(waiting, (batch.first, batch.last)).fetchall():
-                    counts = counts + self._move(id_, path, digest, raw)
+                waiting = "SELECT id FROM inbox WHERE id BETWEEN ? AND ? ORDER BY id"
+                for (id_,) in self._writer.execute(waiting, (batch.first, batch.last)).fetchall():
+                    counts = counts + self._move(id_)
                 self._writer.execute("INSERT INTO finished VALUES (?, ?, ?)", (step, counts.indexed, counts.skipped))
             return counts
 
-    def _move(self, id_: int, path: str, digest: str, raw: bytes) -> Counts:
-        text, skipped = _text(raw)
+    def _move(self, id_: Any) -> Counts:
         write = self._writer.execute
+        path, digest, raw = write("SELECT path, digest, raw FROM inbox WHERE id = ?", (id_,)).get
+        text, skipped = _text(raw)
         write("DELETE FROM texts WHERE rowid IN (SELECT id FROM documents WHERE path = ?)", (path,))
         write("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?)", (id_, path, digest, skipped))
         if skipped is None:
@@ -171,19 +172,20 @@ class Library:
 
     def stats(self) -> dict[str, int]:
         """How many documents are where, how many steps are finished, and how many executions that took."""
-        names = ("indexed", "skipped", "waiting", "steps_finished", "executions")
-        row = self._reader.execute(
-            "SELECT (SELECT count(*) FROM documents WHERE skipped IS NULL),"
-            " (SELECT count(*) FROM documents WHERE skipped IS NOT NULL), (SELECT count(*) FROM inbox),"
-            " (SELECT count(*) FROM finished), (SELECT count(*) FROM executions)"
-        ).fetchone()
-        return dict(zip(names, row, strict=True))
+        queries = {
+            "indexed": "SELECT count(*) FROM documents WHERE skipped IS NULL",
+            "skipped": "SELECT count(*) FROM documents WHERE skipped IS NOT NULL",
+            "waiting": "SELECT count(*) FROM inbox",
+            "steps_finished": "SELECT count(*) FROM finished",
+            "executions": "SELECT count(*) FROM executions",
+        }
+        return {name: self._reader.execute(query).get for name, query in queries.items()}
 
 
 def _documents(archive: IO[bytes]) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(fileobj=archive, mode="r:*") as members:
         for member in members:
-            members.members = []  # tarfile remembers every member for a random access that nobody asks for
+            members.members = []  # type: ignore[attr-defined]  # else it remembers each one, for a rewind nobody asks for
             content = members.extractfile(member) if member.isreg() else None  # no links, no devices, and no unpacking
             if content is not None:
                 yield member.name.removeprefix("./"), content.read(DOCUMENT_MAX_BYTES + 1)
