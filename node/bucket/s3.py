@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,7 +115,7 @@ class S3Store:
             tcp_keepalive=True,
         )
         with _session_lock:  # a session is not safe from many threads; the client that it makes is
-            self._client: S3Client = boto3.session.Session().client(
+            self._client: S3Client = _session().client(
                 "s3",
                 endpoint_url=location.endpoint,
                 region_name=location.region,
@@ -235,6 +236,12 @@ class S3Store:
         finally:
             if self._observe is not None:
                 self._observe(operation, time.monotonic() - began, code)
+
+
+@lru_cache(maxsize=1)
+def _session() -> boto3.session.Session:
+    """One a process: it reads the description of the service, which takes long, only once."""
+    return boto3.session.Session()
 
 
 def _etag(quoted: str) -> str:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,9 @@ class StoreServer:
         """It answers again, also what arrived during the pause."""
         self.process.signal(signal.SIGCONT)
 
+    @cached_property
     def client(self) -> Any:
-        """A plain boto3 client with everything it has switched on: the test's own hand in the store."""
+        """A plain boto3 client: the test's own hand in the store."""
         return boto3.session.Session().client(
             "s3",
             endpoint_url=self.endpoint,
@@ -74,7 +76,7 @@ class StoreServer:
     def new_bucket(self) -> str:
         """Create a bucket of a fresh name."""
         name = f"test-{secrets.token_hex(6)}"
-        self.client().create_bucket(Bucket=name)
+        self.client.create_bucket(Bucket=name)
         return name
 
     def location(self, bucket: str, prefix: str = "") -> Location:
@@ -158,6 +160,7 @@ def running_seaweedfs(folder: Path) -> Iterator[StoreServer]:
             "-s3.port.lance=0",
             f"-filer.localSocket={folder}/filer.sock",
             f"-s3.localSocket={folder}/s3.sock",
+            "-s3.autoCreateBucket=false",
             "-webdav=false",
             "-admin.ui=false",
             "-master.telemetry=false",
@@ -178,6 +181,5 @@ def _serve(server: StoreServer, data: Path) -> Iterator[StoreServer]:
         server.start()
         yield server
     finally:
-        server.resume()
-        server.stop()
+        server.process.kill()  # its data goes with it: no need to wait for an orderly end
         shutil.rmtree(data, ignore_errors=True)
