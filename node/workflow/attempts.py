@@ -10,11 +10,12 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
+from node.workflow.command import Pending
 from node.workflow.define import Activity
+from node.workflow.describe import describe_error
 from node.workflow.errors import InvalidInput, NotOpen, NotStorable
 from node.workflow.events import Draft, Kind
 from node.workflow.payload import encode
-from node.workflow.replay import Pending, describe_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ async def attempt(run_id: str, workflow: str, step: Pending, executor: Executor,
         return Draft(Kind.ACTIVITY_COMPLETED, facts, encode(result, f"the result of activity {activity.name}"))
     except (InvalidInput, NotStorable) as error:  # the same every time
         return Draft(Kind.ACTIVITY_FAILED, {**facts, "error": describe_error(error)})
-    except Exception as error:  # noqa: BLE001 - whatever the author's code raises is the attempt's outcome
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the author's code raises is the attempt's outcome
         wait_s = activity.retry.wait_s(number, error)
         facts["error"] = describe_error(error)
         if wait_s is None:
@@ -74,14 +75,16 @@ def _arguments(activity: Activity[..., Any], payload: str) -> list[Any]:
 async def _bounded(activity: Activity[..., Any], info: ActivityInfo, arguments: list[Any], executor: Executor) -> Any:
     token = _current.set(info)
     try:
-        async with asyncio.timeout(activity.timeout_s):
+        async with asyncio.timeout(activity.timeout_s) as bound:
             if activity.is_async:
                 return await activity.fn(*arguments)
             context = contextvars.copy_context()
             call = asyncio.get_running_loop().run_in_executor(executor, context.run, _call, activity.fn, arguments)
             value, error = await call
-    except TimeoutError as error:
-        raise TimeoutError(str(error) or f"no end within timeout_s={activity.timeout_s}") from None
+    except TimeoutError:
+        if bound.expired():
+            raise TimeoutError(f"no end within timeout_s={activity.timeout_s}") from None
+        raise
     except asyncio.CancelledError:
         if (task := asyncio.current_task()) is not None and task.cancelling():
             raise  # the run is cancelled or the engine closes: nothing is recorded
@@ -93,10 +96,10 @@ async def _bounded(activity: Activity[..., Any], info: ActivityInfo, arguments: 
     return value
 
 
-def _call(fn: Callable[..., Any], arguments: list[Any]) -> tuple[Any, Exception | None]:
+def _call(fn: Callable[..., Any], arguments: list[Any]) -> tuple[Any, BaseException | None]:
     try:
         return fn(*arguments), None
     except StopIteration as error:  # a future refuses to carry this one
         return None, RuntimeError(f"StopIteration: {error}")
-    except Exception as error:  # noqa: BLE001 - it is the outcome
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the outcome
         return None, error

@@ -5,11 +5,12 @@ Everything it offers is recorded, or derived from what is, so that a replay sees
 
 from __future__ import annotations
 
+import inspect
 import uuid
 from collections import deque
 from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from node.workflow.define import Activity
 from node.workflow.errors import Cancelled, InvalidDefinition
@@ -39,6 +40,7 @@ class Context:
         """Run `activity` and return its result. Raises ActivityFailed when it failed for good."""
         if not isinstance(activity, Activity):
             raise InvalidDefinition(f"ctx.run takes an activity, {activity!r} is none: decorate it with @activity")
+        activity.check()
         payload = encode(activity.positional(args, kwargs), f"the arguments of activity {activity.name}")
         result: R = await self._machine.ask(
             Kind.ACTIVITY_SCHEDULED, activity.name, payload, payload=payload, activity=activity
@@ -60,6 +62,14 @@ class Context:
         value = await self._machine.ask(Kind.SIGNAL_AWAITED, name, str(after_ms), after_ms=after_ms)
         return decoder(type, f"signal {name}")(value, "payload")
 
+    @overload
+    async def gather(
+        self, *steps: Coroutine[Any, Any, R], limit: int | None = None, return_exceptions: Literal[False] = False
+    ) -> list[R]: ...
+    @overload
+    async def gather(
+        self, *steps: Coroutine[Any, Any, R], limit: int | None = None, return_exceptions: bool
+    ) -> list[R | BaseException]: ...
     async def gather(
         self, *steps: Coroutine[Any, Any, Any], limit: int | None = None, return_exceptions: bool = False
     ) -> list[Any]:
@@ -68,6 +78,9 @@ class Context:
         The first failure cancels the others, waits for their cleanup and is raised; with `return_exceptions` every step
         runs to its end and failures are among the results. A cancelled run cancels all of them.
         """
+        for step in steps:
+            if not inspect.iscoroutine(step):
+                raise InvalidDefinition(f"gather takes calls such as ctx.run(…), {step!r} is none")
         return await _Group(self._machine, steps, limit, return_exceptions).run()
 
     def now(self) -> datetime:

@@ -14,6 +14,7 @@ from node.workflow.payload import Decoder, decoder
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Retry:
 
 
 @dataclass(frozen=True, eq=False)
-class Activity(Generic[P, R]):
+class Activity(Generic[P, R_co]):
     """A step that touches the world. It runs at least once; calling it directly runs the plain function."""
 
     name: str
@@ -59,7 +60,7 @@ class Activity(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         return self.fn(*args, **kwargs)
 
-    def options(self, *, retry: Retry | None = None, timeout_s: float | None = None) -> Activity[P, R]:
+    def options(self, *, retry: Retry | None = None, timeout_s: float | None = None) -> Activity[P, R_co]:
         """The same activity with another policy: `ctx.run(charge.options(timeout_s=5), order)`."""
         return replace(self, retry=retry or self.retry, timeout_s=self.timeout_s if timeout_s is None else timeout_s)
 
@@ -74,6 +75,11 @@ class Activity(Generic[P, R]):
                 f"activity {self.name}: keyword-only arguments can't be recorded; make them positional"
             )
         return list(bound.args)
+
+    def check(self) -> None:
+        """Resolve every type hint. Raises InvalidDefinition for one that can't be read back from JSON."""
+        self.argument_decoders()
+        self.result_decoder()
 
     def argument_decoders(self) -> tuple[Decoder, ...]:
         """How each recorded argument is read back, by the hints of the signature."""

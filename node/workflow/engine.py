@@ -205,10 +205,10 @@ class Engine:
 
         A blocked run has not ended. `Run.unwrap` gives its result or raises.
         """
-        self._row(run_id)
+        row = self._row(run_id)
         try:
             async with asyncio.timeout(timeout_s):
-                await self._executive.wait_end(run_id)
+                await self._executive.ends.wait(run_id, row.state in CLOSED)
         except TimeoutError:
             pass
         return self.get(run_id)
@@ -240,7 +240,7 @@ class Engine:
         return self._executive.snapshot()
 
     def _check_open(self) -> None:
-        if self._lock is None:
+        if not self._executive.accepting:
             raise NotOpen
 
     def _run_id(self, run_id: str | None) -> str:
@@ -260,7 +260,7 @@ class Engine:
         return row
 
     def _hidden_end(self, row: RunRow) -> bool:
-        return row.state in CLOSED and not self._executive.end_is_confirmed(row.id)
+        return row.state in CLOSED and not self._executive.ends.is_told(row.id)
 
     def _shown(self, row: RunRow) -> Run:
         run = self._executive.store.run(row)
@@ -281,7 +281,7 @@ class Engine:
         try:
             async with asyncio.timeout(self._confirm_timeout_s):
                 await self._executive.gate.wait(commit)
-        except TimeoutError:
+        except (TimeoutError, NotOpen):
             raise Unconfirmed(run_id, self._confirm_timeout_s) from None
 
 

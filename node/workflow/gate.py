@@ -13,6 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
+from node.workflow.errors import NotOpen
 from node.workflow.run import Stats
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Gate:
         self._stats = stats
         self._waiting: list[tuple[int, int, Callable[[], None]]] = []
         self._order = itertools.count()
+        self._futures: set[asyncio.Future[None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._confirmed = -1  # what was committed before this process is 0, and not confirmed either
 
@@ -52,16 +54,23 @@ class Gate:
             self._task = asyncio.get_running_loop().create_task(self._confirm(), name="workflow-confirm")
 
     async def wait(self, mark: int) -> None:
-        """Return once the commit is confirmed."""
+        """Return once the commit is confirmed. Raises NotOpen when the gate closes before."""
         if self.is_confirmed(mark):
             return
-        done = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._futures.add(done)
         self.when(mark, lambda: None if done.done() else done.set_result(None))
-        await done
+        try:
+            await done
+        finally:
+            self._futures.discard(done)
 
     async def close(self) -> None:
         """Stop asking; what waits is never let through."""
         self._waiting.clear()
+        for future in self._futures:
+            if not future.done():
+                future.set_exception(NotOpen())
         task, self._task = self._task, None
         if task is not None:
             task.cancel()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from node.workflow.define import Workflow
-from node.workflow.errors import ForeignAwait, Mismatch, RunClosed, WorkflowError
+from node.workflow.errors import Mismatch, RunClosed, WorkflowError
 from node.workflow.events import Draft, Event, Kind
 from node.workflow.payload import encode, short_digest
 from node.workflow.replay import Machine
@@ -25,6 +25,11 @@ class Item:
     draft: Draft
     recorded: asyncio.Future[int] | None = None
     signal_id: str | None = None
+
+    def accept(self, commit: int) -> None:
+        """Tell whoever waits that it is recorded in this commit."""
+        if self.recorded is not None and not self.recorded.done():
+            self.recorded.set_result(commit)
 
     def refuse(self, error: WorkflowError) -> None:
         """Tell whoever waits that it is not recorded."""
@@ -46,7 +51,7 @@ class Loaded:
     commit: int = 0  # the number of the newest commit with something of this run
     counted: State | None = None  # the state it has in the statistics
     error: str | None = None  # why it is blocked, JSON
-    retries_failed: int = 0  # of the newest append, in a row
+    failed_appends: int = 0  # in a row
 
     def advance(self, items: list[Item], now_ms: int) -> Append | None:
         """Feed `items` to the machine. Returns what to append, None when nothing changed.
@@ -74,7 +79,7 @@ class Loaded:
             page.signals.append((self.row.id, item.signal_id, page.seq))
         try:
             machine.feed(item.draft.event(page.seq, at_ms))
-        except (Mismatch, ForeignAwait) as error:
+        except Exception as error:  # noqa: BLE001 - the code doesn't fit, whichever way it shows
             self.block(error)
             return
         self._take_commands(machine, page, at_ms)
@@ -95,7 +100,7 @@ class Loaded:
                 page.signals.append((self.row.id, item.signal_id, page.seq))
         return None
 
-    def block(self, error: WorkflowError) -> None:
+    def block(self, error: Exception) -> None:
         """Drop the machine: the code does not fit the log."""
         if self.machine is not None:
             self.machine.close()
@@ -155,6 +160,13 @@ class Loaded:
         pending = self.machine.pending if self.machine is not None else {}
         return [i for i in self.in_flight if i not in pending]
 
+    def timer_is_firing(self, step: int) -> bool:
+        """Whether the firing of this timer is on its way into the log already."""
+        return any(
+            item.draft.kind == Kind.TIMER_FIRED and item.draft.facts["id"] == step
+            for item in (*self.inbox, *(self.writing or ()))
+        )
+
     @property
     def idle(self) -> bool:
         """Nothing is under way: it may leave memory."""
@@ -194,11 +206,12 @@ def new_run(definition: Workflow, run_id: str, input_hash: str, now_ms: int) -> 
 
 def replayed(definition: Workflow, row: RunRow, events: list[Event], timers: dict[int, int], now_ms: int) -> Loaded:
     """A run from its log. Blocked when the code does not fit."""
-    loaded = Loaded(row, Machine(definition, row.id), timers, counted=row.state)
+    machine = Machine(definition, row.id)
+    loaded = Loaded(row, machine, timers, counted=row.state)
     try:
         for event in events:
-            loaded.machine.feed(event)  # type: ignore[union-attr] # set two lines above
-    except (Mismatch, ForeignAwait) as error:
+            machine.feed(event)
+    except Exception as error:  # noqa: BLE001 - the code doesn't fit, whichever way it shows
         loaded.block(error)
         return loaded
     fire_due_retries(loaded, now_ms)

@@ -7,19 +7,19 @@ and lets it go on; an intent must be what the code asked for at that point, else
 from __future__ import annotations
 
 import hashlib
-import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
+from node.workflow.command import Command, Pending
 from node.workflow.context import Context
 from node.workflow.define import Activity, Workflow
+from node.workflow.describe import OWN_CODE, cut, describe_error
 from node.workflow.errors import (
     ActivityFailed,
     Cancelled,
-    Evicted,
     ForeignAwait,
     InvalidInput,
     Mismatch,
@@ -27,65 +27,9 @@ from node.workflow.errors import (
     WaitTimeout,
     WorkflowError,
 )
-from node.workflow.events import ENDS, INTENTS, Draft, Event, Kind
+from node.workflow.events import INTENTS, Draft, Event, Kind
 from node.workflow.payload import encode, short_digest
 from node.workflow.scheduler import Branch, Future, Scheduler
-
-ERROR_TEXT_CHARS: Final = 4096
-_HERE: Final = __file__.removesuffix("replay.py")  # the library's own frames tell an author nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """What the code asks for: recorded as an event of `kind`. `due_ms` is unix time in milliseconds."""
-
-    id: int
-    kind: Kind
-    name: str
-    hash: str
-    payload: str | None = None
-    due_ms: int | None = None
-    error: Mapping[str, Any] | None = None
-
-    def draft(self) -> Draft:
-        """The event this is recorded as."""
-        facts: dict[str, Any] = {} if self.kind in ENDS else {"id": self.id}
-        if self.name:
-            facts["name"] = self.name
-        if self.due_ms is not None:
-            facts["due"] = self.due_ms
-        if self.error is not None:
-            facts["error"] = self.error
-        facts["hash"] = self.hash
-        return Draft(self.kind, facts, self.payload)
-
-    def describe(self) -> str:
-        """For the difference that blocks a run."""
-        name = f" {self.name}" if self.name else ""
-        payload = "" if self.payload is None else f" {_cut(self.payload, 200)}"
-        return f"{self.kind}{name} (hash {self.hash}){payload}"
-
-
-@dataclass(slots=True)
-class Pending:
-    """A step that was asked for and has not ended. `failed_attempts` and `due_ms` follow the log."""
-
-    command: Command
-    future: Future
-    activity: Activity[..., Any] | None = None
-    failed_attempts: int = 0
-    due_ms: int | None = None
-
-    def describe(self) -> str:
-        """For the row of current state: `activity charge`, `signal approved`, `timer`."""
-        match self.command.kind:
-            case Kind.ACTIVITY_SCHEDULED:
-                retry = f", attempt {self.failed_attempts + 1}" if self.failed_attempts else ""
-                return f"activity {self.command.name}{retry}"
-            case Kind.SIGNAL_AWAITED:
-                return f"signal {self.command.name}"
-            case _:
-                return "timer"
 
 
 class Machine:
@@ -104,6 +48,7 @@ class Machine:
         self.user_state: str | None = None
         self.end: Command | None = None
         self.dropped = False
+        self.cancelling = False
         self._seed = ""
         self._draws = 0
         self._ids = 0
@@ -130,7 +75,8 @@ class Machine:
         handler(self, event)
         foreign = self._scheduler.run()
         if foreign is not None:
-            raise ForeignAwait(self.run_id, repr(foreign), _where(self._root))
+            branch, awaited = foreign
+            raise ForeignAwait(self.run_id, repr(awaited), _where(branch))
 
     def take_commands(self) -> list[Command]:
         """The commands emitted and not found in the log yet: the caller records them, in this order."""
@@ -140,7 +86,7 @@ class Machine:
 
     def expects(self, draft: Draft) -> bool:
         """Whether this input still means something: the step it belongs to has not ended and was not abandoned."""
-        if self.end is not None:
+        if self.end is not None or (self.cancelling and draft.kind == Kind.CANCEL_REQUESTED):
             return False
         step = draft.facts.get("id") if draft.kind != Kind.SIGNAL_RECEIVED else None
         return step is None or step in self.pending
@@ -164,7 +110,7 @@ class Machine:
     ) -> Future:
         """Emit a command; the future is resolved when its step has ended. `signature` is what is hashed."""
         if self.dropped:
-            raise Evicted
+            return Future()  # never resolved: cleanup of a run that leaves memory must not act
         self._ids += 1
         due_ms = None if after_ms is None else self.now_ms + after_ms
         command = Command(self._ids, kind, name, short_digest(signature), payload, due_ms)
@@ -179,7 +125,8 @@ class Machine:
     def spawn(self, coro: Coroutine[Any, Any, Any], on_done: Callable[[Branch], None]) -> Branch:
         """Run `coro` beside the others of this run."""
         if self.dropped:
-            raise Evicted
+            coro.close()
+            return Branch(coro, on_done)
         return self._scheduler.spawn(coro, on_done)
 
     def cancel(self, branch: Branch) -> None:
@@ -245,6 +192,7 @@ class Machine:
         self._deliver(name)
 
     def _cancel_requested(self, event: Event) -> None:
+        self.cancelling = True
         if self._root is not None:
             self._scheduler.cancel(self._root)
 
@@ -333,33 +281,19 @@ def step(history: Iterable[Event], definition: Workflow, run_id: str, now_ms: in
         machine.close()
 
 
-def describe_error(error: BaseException) -> dict[str, str]:
-    """An exception as the log keeps it: type, message, traceback, each cut to a bounded length."""
-    trace = traceback.TracebackException.from_exception(error)
-    trace.stack = traceback.StackSummary.from_list([f for f in trace.stack if not f.filename.startswith(_HERE)])
-    lines = "".join(trace.format())
-    return {
-        "type": type(error).__qualname__,
-        "message": _storable(_cut(str(error), ERROR_TEXT_CHARS)),
-        "traceback": _storable(lines[-ERROR_TEXT_CHARS:]),
-    }
-
-
-def _storable(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
 def _recorded_payload(event: Event) -> str:
     for key in ("args", "result"):
         if key in event.body:
-            return _cut(encode(event.body[key]), 200)
+            return cut(encode(event.body[key]), 200)
     return ""
 
 
-def _where(root: Branch | None) -> str:
-    frame = getattr(root.coro, "cr_frame", None) if root is not None else None
-    return "unknown place" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+def _where(branch: Branch) -> str:
+    """The innermost line of the author's own coroutines."""
+    coro: Any = branch.coro
+    where = "unknown place"
+    while (frame := getattr(coro, "cr_frame", None)) is not None:
+        if not frame.f_code.co_filename.startswith(OWN_CODE):
+            where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        coro = coro.cr_await
+    return where

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from node.workflow.errors import Cancelled, Evicted
+
+UNWINDINGS: Final = 100  # code that catches everything and waits again is left to the garbage collector
 
 Abandon: TypeAlias = Callable[["Future"], None]
 
@@ -90,12 +92,13 @@ class Scheduler:
             self._abandon(future)
             self._ready.append(branch)
 
-    def run(self) -> object | None:
-        """Run until every branch waits. Returns None, or what code awaited that is none of ours (and stops there)."""
+    def run(self) -> tuple[Branch, object] | None:
+        """Run until every branch waits. Returns None, or the branch that awaited what is none of ours (and stops)."""
         while self._ready:
-            foreign = self._run_one(self._ready.popleft())
+            branch = self._ready.popleft()
+            foreign = self._run_one(branch)
             if foreign is not None:
-                return foreign
+                return branch, foreign
         return None
 
     def _run_one(self, branch: Branch) -> object | None:
@@ -107,7 +110,7 @@ class Scheduler:
                 awaited = branch.coro.send(None)
         except StopIteration as stop:
             branch.value = stop.value
-        except (Exception, Cancelled) as error:  # noqa: BLE001 - whatever the author's code raises is its outcome
+        except (Exception, SystemExit, Cancelled) as error:  # noqa: BLE001 - whatever the author's code raises is its outcome
             branch.error = error
         else:
             if not isinstance(awaited, Future) or awaited.waiter is not None:
@@ -120,9 +123,10 @@ class Scheduler:
         return None
 
     def close(self) -> None:
-        """Drop every coroutine. The context must already refuse to act, so that `finally` blocks do nothing."""
+        """Drop every coroutine. What its cleanup awaits never comes, so it is thrown out of that too."""
         for branch in reversed(self._branches):
             with contextlib.suppress(Exception, Evicted, Cancelled):  # what unwinding code says no longer counts
-                branch.coro.throw(Evicted())
+                for _ in range(UNWINDINGS):
+                    branch.coro.throw(Evicted())
         self._branches.clear()
         self._ready.clear()

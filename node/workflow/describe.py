@@ -1,0 +1,37 @@
+"""Errors and values as short text that the log can keep."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Final
+
+ERROR_TEXT_CHARS: Final = 4096
+OWN_CODE: Final = __file__.removesuffix("describe.py")  # the library's own frames tell an author nothing
+
+
+def describe_error(error: BaseException) -> dict[str, str]:
+    """An exception as the log keeps it: type, message, traceback, each cut to a bounded length."""
+    trace = traceback.TracebackException.from_exception(error)
+    trace.stack = traceback.StackSummary.from_list([f for f in trace.stack if not f.filename.startswith(OWN_CODE)])
+    lines = "".join(trace.format())
+    return {
+        "type": type(error).__qualname__,
+        "message": _storable(cut(_message(error), ERROR_TEXT_CHARS)),
+        "traceback": _storable(lines[-ERROR_TEXT_CHARS:]),
+    }
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an author's __str__ may fail; that must not hide the failure it describes
+        return "(its text can't be read)"
+
+
+def _storable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
+
+
+def cut(text: str, length: int) -> str:
+    """At most `length` characters of `text`; an ellipsis says that there was more."""
+    return text if len(text) <= length else text[: length - 1] + "…"
