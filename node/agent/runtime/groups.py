@@ -1,0 +1,66 @@
+"""The tenants' cgroup on this machine: made before the first container, and killed in while it is frozen."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from node.agent.ports import Freezer, RuntimeFailed
+from node.agent.runtime.cgroup import Cgroups
+
+
+def make(cgroups: Cgroups, freezer: Freezer) -> None:
+    """The parent is there, also with nothing in it, so that it can be frozen first. Raises RuntimeFailed."""
+    if cgroups.driver == "systemd":
+        # An active slice keeps its cgroup, and with it the freeze, when the last container in it ends.
+        done = subprocess.run(["systemctl", "start", freezer.group.name], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            text = f"cannot start {freezer.group.name}: {done.stderr.strip()}"
+            raise RuntimeFailed(text, reason="no_cgroup", retryable=True)
+        if freezer.v2:
+            return
+    try:
+        freezer.group.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        text = f"cannot make the cgroup {freezer.group}: {e.strerror}; the agent needs root"
+        raise RuntimeFailed(text, reason="no_cgroup", retryable=False) from e
+
+
+def remove(cgroups: Cgroups, freezer: Freezer) -> None:
+    """The parent is gone, unless something still is in it."""
+    if cgroups.driver == "systemd":
+        subprocess.run(["systemctl", "stop", freezer.group.name], capture_output=True, check=False)
+    for group in (freezer.group, _dying(freezer)):
+        with contextlib.suppress(OSError):
+            group.rmdir()
+
+
+def is_frozen(freezer: Freezer) -> bool:
+    """Whether a freeze is wanted, reached or not."""
+    try:
+        return freezer.file.read_bytes().strip() not in (b"", freezer.thaw)
+    except FileNotFoundError:
+        return False
+
+
+def kill(group: Path, freezer: Freezer) -> None:
+    """Kill everything in one container's group, frozen or not; a group that is gone is fine.
+
+    On cgroup v1 a killed process that is frozen does not die: it is moved, already killed, to a group that runs,
+    where it dies before it does anything else.
+    """
+    with contextlib.suppress(OSError):  # gone, or its processes are: the caller looks again
+        if not freezer.v2:
+            _dying(freezer).mkdir(exist_ok=True)
+        for pid in (group / "cgroup.procs").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+            if not freezer.v2:
+                (_dying(freezer) / "cgroup.procs").write_text(pid)
+
+
+def _dying(freezer: Freezer) -> Path:
+    return freezer.group.with_name(freezer.group.name + "-dying")
