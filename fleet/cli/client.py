@@ -1,0 +1,162 @@
+"""The controller's API from the command line, over the standard library: importing a large client costs more than the
+request."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import ssl
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from fleet.cli.errors import FAILED, UNAVAILABLE, UNKNOWN, USAGE, CliError, of_problem
+
+DEFAULT_CONTROLLER = "http://127.0.0.1:7070"
+STATE_FOLDERS = (Path("/var/lib/fleet"), Path.home() / ".local/state/fleet")
+CONNECT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the controller is, and what it takes to talk to it."""
+
+    url: str
+    token: str
+    ca: str | None = None
+
+
+def find_target(config: Path | None) -> Target:
+    """From the environment, then the settings file, then the token that `fleet serve` keeps. Raises CliError."""
+    values: dict[str, Any] = {}
+    if config is not None:
+        try:
+            values = tomllib.loads(config.read_text())
+        except (OSError, tomllib.TOMLDecodeError) as e:
+            raise CliError(f"cannot read the settings file {config}: {e}", USAGE) from None
+
+    def setting(name: str) -> str | None:
+        value = os.environ.get(f"FLEET_{name.upper()}") or values.get(name)
+        return (",".join(value) if isinstance(value, list) else str(value)) if value else None
+
+    state = setting("state_dir")
+    token = setting("token") or setting("token_readonly") or _kept_token((Path(state),) if state else STATE_FOLDERS)
+    return Target(setting("controller") or DEFAULT_CONTROLLER, token.split(",")[0].strip(), setting("tls_ca"))
+
+
+def _kept_token(folders: tuple[Path, ...]) -> str:
+    for folder in folders:
+        try:
+            return (folder / "token").read_text().strip()
+        except OSError:
+            continue
+    return ""
+
+
+class Client:
+    """One connection, made anew when it was closed. Raises CliError with what the API said."""
+
+    def __init__(self, target: Target) -> None:
+        parts = urlsplit(target.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise CliError(f"FLEET_CONTROLLER is not a URL: {target.url}", USAGE)
+        self._url = target.url
+        self._token = target.token
+        self._base = parts.path.rstrip("/")
+        self._host, self._port = parts.hostname, parts.port
+        self._tls = ssl.create_default_context(cafile=target.ca) if parts.scheme == "https" else None
+        self._connection: http.client.HTTPConnection | None = None
+
+    def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
+        if self._connection is None:
+            if self._tls is not None:
+                made: http.client.HTTPConnection = http.client.HTTPSConnection(
+                    self._host, self._port, timeout=timeout_s, context=self._tls
+                )
+            else:
+                made = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
+            try:
+                made.connect()
+            except OSError as e:
+                raise CliError(
+                    f"the controller at {self._url} does not answer ({e}); start it with 'fleet serve', "
+                    "or set FLEET_CONTROLLER to where it is",
+                    UNAVAILABLE,
+                ) from None
+            self._connection = made
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(timeout_s)
+        return self._connection
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+        timeout_s: float = 60.0,
+    ) -> http.client.HTTPResponse:
+        """One request; the answer is open for reading, of whatever status. `body`: JSON value, or an open file."""
+        given = {k: v for k, v in (query or {}).items() if v is not None}
+        where = f"{self._base}{path}" + (f"?{urlencode(given)}" if given else "")
+        every = {"Authorization": f"Bearer {self._token}", "Accept": "application/json", **(headers or {})}
+        data: Any = body
+        if body is not None and not hasattr(body, "read"):
+            data = json.dumps(body).encode()
+            every["Content-Type"] = "application/json"
+        connection = self._connect(CONNECT_S)
+        if connection.sock is not None:
+            connection.sock.settimeout(timeout_s)
+        try:
+            connection.request(method, where, data, every)
+            return connection.getresponse()
+        except TimeoutError:
+            self.close()
+            raise CliError(
+                f"{method} {path}: no answer within {timeout_s:g} s; the outcome is unknown, it is safe to repeat",
+                UNKNOWN,
+            ) from None
+        except (OSError, http.client.HTTPException) as e:
+            self.close()
+            code = UNAVAILABLE if method == "GET" else UNKNOWN
+            raise CliError(f"{method} {path}: the controller at {self._url} went away ({e}); try again", code) from None
+
+    def call(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
+        """One request and its JSON. Raises CliError when it is not a success."""
+        response = self.send(method, path, body, **options)
+        data = response.read()
+        if response.will_close:
+            self.close()
+        try:
+            value = json.loads(data) if data else {}
+        except ValueError:
+            raise CliError(f"{self._url} does not answer like a fleet controller ({response.status})", FAILED) from None
+        if response.status >= 400:
+            raise of_problem(response.status, value if isinstance(value, dict) else {})
+        return value
+
+    def lines(self, path: str, **options: Any) -> Iterator[str]:
+        """A streamed answer, line by line, until it ends."""
+        response = self.send("GET", path, timeout_s=3600.0, **options)
+        if response.status >= 400:
+            data = response.read()
+            raise of_problem(response.status, json.loads(data) if data else {})
+        while line := response.readline():
+            yield line.decode(errors="replace").rstrip("\n")
+
+    def close(self) -> None:
+        """Let the connection go."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def tenant_path(tenant: str, *rest: str) -> str:
+    """`/v1/tenants/<t>/…`, each part quoted."""
+    return "/".join(["/v1/tenants", quote(tenant, safe=""), *(quote(r, safe="") for r in rest)])

@@ -1,0 +1,75 @@
+"""Commands of a machine itself: serve, node, doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fleet.cli.errors import FAILED, USAGE, CliError
+from fleet.cli.main import Context, common
+from fleet.cli.output import show_json
+
+
+def settings_of(context: Context, **overrides: Any) -> Any:
+    """The settings of this machine's processes. Raises CliError that names what is wrong."""
+    from node.settings import SettingsError, load
+
+    try:
+        return load(context.config, **{k: v for k, v in overrides.items() if v is not None})
+    except SettingsError as e:
+        raise CliError(str(e), USAGE) from None
+
+
+@click.command()
+@click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="What is kept here. [/var/lib/fleet]")
+@click.option("--insecure", is_flag=True, default=None, help="Listen beyond loopback without TLS.")
+@common
+@click.pass_obj
+def serve(context: Context, /, state_dir: Path | None, insecure: bool | None) -> None:
+    """Run everything on this machine: store (if none is set), controller and node."""
+    from fleet.serve import ServeError
+    from fleet.serve import serve as run
+
+    try:
+        run(settings_of(context, state_dir=state_dir, insecure=insecure))
+    except ServeError as e:
+        raise CliError(str(e), FAILED) from None
+
+
+@click.command()
+@click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="What is kept here. [/var/lib/fleet]")
+@click.option("--insecure", is_flag=True, default=None, help="Listen beyond loopback without TLS.")
+@common
+@click.pass_obj
+def node(context: Context, /, state_dir: Path | None, insecure: bool | None) -> None:
+    """Run this machine as a node of the fleet whose bucket is set."""
+    from fleet.serve import ServeError
+    from fleet.serve import node as run
+
+    try:
+        run(settings_of(context, state_dir=state_dir, insecure=insecure))
+    except ServeError as e:
+        raise CliError(str(e), FAILED) from None
+
+
+@click.command()
+@click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR")
+@common
+@click.pass_obj
+def doctor(context: Context, /, state_dir: Path | None) -> None:
+    """Check this machine and the bucket, and say how to mend what is wrong."""
+    from fleet.doctor import examine
+
+    findings = examine(settings_of(context, state_dir=state_dir))
+    if context.output == "json":
+        show_json([f.as_dict() for f in findings])
+    else:
+        for f in findings:
+            print(f"{'ok  ' if f.ok else 'BAD '} {f.name}: {f.detail}")
+            if not f.ok and f.fix:
+                print(f"     fix: {f.fix}")
+    bad = [f.name for f in findings if not f.ok]
+    if bad:
+        raise CliError(f"{len(bad)} of {len(findings)} checks failed: {', '.join(bad)}", FAILED)
