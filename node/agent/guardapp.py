@@ -1,0 +1,97 @@
+"""Composition root of the guard: where it meets a real bucket, cgroup and agent. Kept light on imports."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from node.agent.ports import Freezer
+
+if TYPE_CHECKING:
+    from node.agent.custody.guard import Guard
+    from node.settings import Settings
+
+
+def capacity_of(settings: Settings) -> tuple[int, float, int]:
+    """Bytes of memory, CPUs and bytes of disk that this machine offers: as set, else what it has."""
+    memory = settings.memory_bytes or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    disk = settings.disk_bytes
+    if disk is None:
+        folder = next(p for p in [settings.state_dir, *settings.state_dir.parents] if p.exists())
+        figures = os.statvfs(folder)
+        disk = figures.f_frsize * figures.f_bavail
+    return memory, float(settings.cpus or os.cpu_count() or 1), disk
+
+
+def agent_url(settings: Settings) -> str:
+    """Where controllers reach this machine's agent."""
+    scheme = "https" if settings.tls_cert is not None else "http"
+    return settings.agent_url or f"{scheme}://{settings.agent_listen}"
+
+
+def spawn_agent() -> subprocess.Popen[bytes]:
+    """Start an agent in a session of its own: a signal for the guard's terminal is not for the agent."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "node.agent", "agent", *sys.argv[2:]], stdin=subprocess.DEVNULL, start_new_session=True
+    )
+
+
+def spawn_guard() -> None:
+    """Start a guard in place of one that died, out of the agent's own life; it leaves if another one lives."""
+    subprocess.Popen(
+        [sys.executable, "-m", "node.agent", "heir", *sys.argv[2:]], stdin=subprocess.DEVNULL, start_new_session=True
+    )
+
+
+def cage(settings: Settings) -> Freezer:
+    """The cgroup parent of this machine's tenants."""
+    name = settings.runtime_dir.name
+    v1 = Path("/sys/fs/cgroup/freezer")
+    if v1.is_dir():
+        return Freezer(v1 / name, v1 / name / "freezer.state", b"FROZEN", b"THAWED", v2=False)
+    group = Path("/sys/fs/cgroup") / name
+    return Freezer(group, group / "cgroup.freeze", b"1", b"0", v2=True)
+
+
+def compose(settings: Settings) -> Guard:
+    """The guard of this machine, from its settings."""
+    from node.agent.custody.guard import Guard, Place
+    from node.agent.custody.lease import Machine
+    from node.bucket.records import Capacity
+    from node.bucket.s3 import Location, S3Store
+
+    memory_bytes, cpus, disk_bytes = capacity_of(settings)
+    machine = Machine(
+        node=settings.node,
+        url=agent_url(settings),
+        capacity=Capacity(memory_bytes=memory_bytes, cpus=cpus, disk_bytes=disk_bytes),
+        labels=dict(settings.labels),
+        version=metadata.version("tenantry"),
+    )
+    store = S3Store(Location.of(settings), connect_timeout_s=2.0, read_timeout_s=4.0, connections=2)
+    return Guard(
+        machine,
+        settings.mode,
+        store,
+        cage(settings),
+        Place(settings.runtime_dir, settings.state_dir),
+        spawn_agent,
+    )
+
+
+def run(settings: Settings, *, heir: bool) -> int:
+    """Guard this machine until told to leave; answers the exit code (2: the bucket is another fleet's)."""
+    from node.agent.custody.fleetfile import AnotherFleet
+    from node.agent.custody.guard import main
+
+    settings.runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        return asyncio.run(main(lambda: compose(settings), settings.runtime_dir, heir=heir))
+    except AnotherFleet as e:
+        sys.stderr.write(f"fleet: {e}\n")
+        return 2
