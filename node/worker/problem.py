@@ -65,6 +65,9 @@ class Problem(Exception):
         return json.dumps(self.document()).encode()
 
 
+INTERNAL = Problem(500, "internal", "the server failed to answer; its log says why")
+
+
 def invalid(field: str, detail: str) -> Problem:
     """422 naming the field that is wrong."""
     return Problem(422, "invalid-input", f"{field}: {detail}", field=field)

@@ -21,11 +21,9 @@ from node.worker.http import (
 )
 from node.worker.metrics import RequestCounts
 from node.worker.operations import Operation, Routes
-from node.worker.problem import Problem
+from node.worker.problem import INTERNAL, Problem
 
 log = logging.getLogger("node.worker")
-
-INTERNAL = Problem(500, "internal", "the worker failed to answer; its log says why")
 
 
 class Site:
@@ -82,27 +80,24 @@ async def _body(operation: Operation, scope: Scope, receive: Receive) -> Any:
 
 
 async def _guard_tenant(tenant: Asgi, scope: Scope, receive: Receive, send: Send) -> int:
-    """Lets the tenant answer and returns the status; what it raises becomes a problem document while that is
-    possible."""
-    status = 0
+    """Lets the tenant answer and returns the status; what it raises becomes a problem document while it can."""
+    status, whole = 0, False
 
     async def watched(message: MutableMapping[str, Any]) -> None:
-        nonlocal status
-        if message["type"] == "http.response.start":
-            status = message["status"]
+        nonlocal status, whole
+        status = message.get("status", status)
+        whole = message["type"] == "http.response.body" and not message.get("more_body", False)
         await send(message)
 
     try:
         await tenant(scope, receive, watched)
-    except Problem as problem:
-        if status:
-            raise
-        await send_response(send, problem_response(problem))
-        return problem.status
-    except Exception:
-        if status:
+    except Exception as error:
+        if not isinstance(error, Problem):
+            log.exception("the tenant's %s %s failed", scope["method"], scope["path"])
+        if status and not whole:
             raise  # half an answer is out: only cutting the connection tells the client so
-        log.exception("the tenant's %s %s failed", scope["method"], scope["path"])
-        await send_response(send, problem_response(INTERNAL))
-        return 500
+        if not status:
+            problem = error if isinstance(error, Problem) else INTERNAL
+            await send_response(send, problem_response(problem))
+            return problem.status
     return status

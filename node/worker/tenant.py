@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from node.worker.http import Asgi
-from node.worker.problem import CONTENT_TYPE, Problem
+from node.worker.problem import CONTENT_TYPE, INTERNAL, Problem
 from node.workflow import Workflow
 
 
@@ -65,8 +65,10 @@ def _starlette(routes: Any) -> Asgi:
             headers = tuple((error.headers or {}).items())
             error = Problem(error.status_code, "http", error.detail, headers=headers)
         if not isinstance(error, Problem):
-            raise error
+            error = INTERNAL  # the framework raises it on, to be logged
         return Response(error.body(), error.status, headers=dict(error.headers), media_type=CONTENT_TYPE)
 
-    application: Any = Starlette(routes=routes, exception_handlers={HTTPException: answer, Problem: answer})
+    application: Any = Starlette(
+        routes=routes, exception_handlers=dict.fromkeys((HTTPException, Problem, Exception), answer)
+    )
     return cast(Asgi, application)
