@@ -1,0 +1,222 @@
+"""Composition root of the agent: the only place where its real adapters are made."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import docker
+import structlog
+import uvicorn
+
+from node import lock
+from node.agent import guardapp
+from node.agent.apps import Apps
+from node.agent.custody.custody import Custody
+from node.agent.custody.link import GuardLink
+from node.agent.custody.values import Credentials, ReplicaTarget
+from node.agent.custody.view import View
+from node.agent.gateway.config import from_settings
+from node.agent.gateway.errors import GatewayFailed
+from node.agent.gateway.haproxy import HaproxyGateway
+from node.agent.node import Head, Node
+from node.agent.ports import RuntimeFailed
+from node.agent.runtime.docker import DockerRuntime
+from node.agent.runtime.gateway_container import GatewayContainer
+from node.agent.runtime.uids import Uids
+from node.agent.runtime.volumes import DiskVolumes
+from node.agent.server import build
+from node.agent.walk import Parts
+from node.bucket.records import Capacity
+from node.bucket.s3 import Location, S3Store
+
+if TYPE_CHECKING:
+    from node.settings import Settings
+
+log = structlog.get_logger()
+
+GATEWAY_UID = 199_999  # below every tenant's
+ENSURE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Everything of one agent, made."""
+
+    link: GuardLink
+    node: Node
+    runtime: DockerRuntime
+    gateway: HaproxyGateway
+    custody: Custody
+
+
+def replica_target(location: Location) -> ReplicaTarget:
+    """Where sidecars replicate to, with the credentials of this process."""
+
+    def credentials(_prefix: str) -> Credentials:
+        found = location.credentials()
+        return Credentials(found.access_key, found.secret_key, found.session_token or "")
+
+    return ReplicaTarget(location.bucket, location.prefix, location.endpoint, location.region, credentials)
+
+
+def gateway_url(settings: Settings) -> str:
+    """Where clients reach this machine's gateway."""
+    scheme = "https" if settings.tls_cert is not None else "http"
+    return settings.gateway_url or f"{scheme}://{settings.gateway_listen}"
+
+
+def compose(settings: Settings, link: GuardLink) -> Machine:
+    """Make every part of this machine's agent."""
+    location = Location.of(settings)
+    store = S3Store(location)
+    fleet = settings.runtime_dir.name
+    runtime = DockerRuntime(fleet, image_prefix=settings.image_prefix)
+    volumes = DiskVolumes(settings.state_dir)
+    folder = settings.runtime_dir / "gateway"
+    process = GatewayContainer(docker.from_env(), fleet, f"{settings.image_prefix}/gateway:latest", folder, GATEWAY_UID)
+    gateway = HaproxyGateway(from_settings(settings), process, folder, GATEWAY_UID)
+    custody = Custody(store, replica_target(location), runtime, volumes, lambda: link.session, settings.runtime_dir)
+    memory_bytes, cpus, disk_bytes = guardapp.capacity_of(settings)
+    parts = Parts(
+        custody=custody,
+        runtime=runtime,
+        volumes=volumes,
+        gateway=gateway,
+        apps=Apps(store, settings.state_dir / "apps"),
+        uid_of=Uids(settings.state_dir).of,
+        runtime_dir=settings.runtime_dir,
+        image_prefix=settings.image_prefix,
+    )
+    capacity = Capacity(memory_bytes=memory_bytes, cpus=cpus, disk_bytes=disk_bytes)
+    head = Head(settings.node, gateway_url(settings), capacity)
+    node = Node(head, parts, session=lambda: link.session.session)
+    return Machine(link, node, runtime, gateway, custody)
+
+
+async def follow_session(machine: Machine) -> None:
+    """Do what each state of the guard's session asks for, in order, for ever."""
+    link, node = machine.link, machine.node
+    async for view in link.changes():
+        log.info("session", number=view.session, state=view.state, reason=view.reason)
+        match view.state:
+            case "settling":
+                await settle(machine, view)
+            case "active":
+                if not node.adopted:
+                    await node.adopt()
+                await node.thaw()
+            case "frozen" | "revoked" | "starting":
+                await node.freeze(view.reason or view.state)
+            case "stopping":
+                await leave(machine)
+            case "gone":
+                return
+
+
+async def settle(machine: Machine, view: View) -> None:
+    """A new session: take up or kill what an earlier one left, then say so; the guard thaws after that."""
+    if machine.node.adopted:
+        await machine.node.resession()
+    else:
+        await machine.node.adopt()
+    await machine.link.settled(view.session)
+
+
+async def leave(machine: Machine) -> None:
+    """The machine leaves: everything down in order, its gateway last."""
+
+    async def tick() -> None:
+        while True:
+            machine.link.progress()
+            await asyncio.sleep(1)
+
+    ticking = asyncio.create_task(tick())
+    try:
+        for why in await machine.node.release():
+            log.error("not released", why=why, hint="its data stays on this disk")
+    except TimeoutError:
+        log.error("release took too long", hint="what is left is frozen and killed; its data stays on this disk")
+    finally:
+        ticking.cancel()
+    with contextlib.suppress(RuntimeFailed, GatewayFailed):
+        await asyncio.to_thread(machine.gateway.stop)
+    await machine.link.released()
+
+
+async def keep_gateway(machine: Machine) -> None:
+    """The gateway runs, with all routes; looked at every second."""
+    said = ""
+    while True:
+        try:
+            await asyncio.to_thread(machine.gateway.ensure)
+            said = ""
+        except (RuntimeFailed, GatewayFailed) as e:
+            if str(e) != said:
+                said = str(e)
+                log.error("gateway does not run", error=said)
+        await asyncio.sleep(ENSURE_S)
+
+
+async def ensure_runtime(machine: Machine) -> None:
+    """Networks, firewall and cgroup are there before anything runs in them."""
+    while True:
+        try:
+            await asyncio.to_thread(machine.runtime.ensure)
+            return
+        except RuntimeFailed as e:
+            log.error("engine not usable", error=str(e), reason=e.reason)
+            await asyncio.sleep(ENSURE_S)
+
+
+async def serve(settings: Settings) -> int:
+    """Run the agent until it is told to end; tenants are left as they are."""
+    link = await GuardLink.connect(settings.runtime_dir, guardapp.spawn_guard)
+    machine = compose(settings, link)
+    host, _, port = settings.agent_listen.rpartition(":")
+    config = uvicorn.Config(
+        build(machine.node, settings.token),
+        host=host.strip("[]"),
+        port=int(port),
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=2,
+        ssl_certfile=str(settings.tls_cert) if settings.tls_cert else None,
+        ssl_keyfile=str(settings.tls_key) if settings.tls_key else None,
+    )
+    server = uvicorn.Server(config)
+    await ensure_runtime(machine)
+    machine.node.follow_deaths(asyncio.get_running_loop())
+    tasks: list[Awaitable[object]] = [
+        server.serve(),
+        follow_session(machine),
+        keep_gateway(machine),
+        machine.node.follow_custody(machine.custody.watch()),
+        machine.node.follow_custody(machine.custody.supervise()),
+    ]
+    running = [asyncio.ensure_future(t) for t in tasks]
+    try:
+        # Any of them ending ends the agent: the guard starts a new one, which adopts everything.
+        done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await machine.node.close()
+        await link.close()
+    return 0
+
+
+def run(settings: Settings) -> int:
+    """The agent's process. Answers its exit code: 75 when another agent lives."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        return asyncio.run(serve(settings))
+    except lock.Held:
+        return 75
