@@ -7,14 +7,19 @@ import os
 import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from node.agent.ports import Freezer
+import structlog
+
+from node.agent import engine
+from node.agent.ports import Freezer, RuntimeFailed
+from node.agent.runtime import cgroup, groups
 
 if TYPE_CHECKING:
     from node.agent.custody.guard import Guard
     from node.settings import Settings
+
+_ENGINE_S = 2.0
 
 
 def capacity_of(settings: Settings) -> tuple[int, float, int]:
@@ -48,23 +53,39 @@ def spawn_guard() -> None:
     )
 
 
-def cage(settings: Settings) -> Freezer:
-    """The cgroup parent of this machine's tenants."""
-    name = settings.runtime_dir.name
-    v1 = Path("/sys/fs/cgroup/freezer")
-    if v1.is_dir():
-        return Freezer(v1 / name, v1 / name / "freezer.state", b"FROZEN", b"THAWED", v2=False)
-    group = Path("/sys/fs/cgroup") / name
-    return Freezer(group, group / "cgroup.freeze", b"1", b"0", v2=True)
+async def cage(settings: Settings) -> Freezer:
+    """The cgroup parent of this machine's tenants, which is there afterwards.
+
+    Waits for an engine that was never heard in this boot: nothing of ours can run yet, so there is nothing to guard.
+    """
+    log = structlog.get_logger()
+    while True:
+        found = await asyncio.to_thread(engine.ask)
+        if found is not None:
+            engine.remember(settings.runtime_dir, found)
+        else:
+            found = engine.recall(settings.runtime_dir)
+        if found is not None:
+            freezer = cgroup.freezer(found, settings.runtime_dir.name)
+            try:
+                await asyncio.to_thread(groups.make, found, freezer)
+            except RuntimeFailed as e:
+                log.warning("cgroup.missing", error=str(e))
+            else:
+                return freezer
+        else:
+            log.warning("engine.silent", hint="the guard waits for it: install or start Docker")
+        await asyncio.sleep(_ENGINE_S)
 
 
-def compose(settings: Settings) -> Guard:
+async def compose(settings: Settings) -> Guard:
     """The guard of this machine, from its settings."""
     from node.agent.custody.guard import Guard, Place
     from node.agent.custody.lease import Machine
     from node.bucket.records import Capacity
     from node.bucket.s3 import Location, S3Store
 
+    freezer = await cage(settings)
     memory_bytes, cpus, disk_bytes = capacity_of(settings)
     machine = Machine(
         node=settings.node,
@@ -78,7 +99,7 @@ def compose(settings: Settings) -> Guard:
         machine,
         settings.mode,
         store,
-        cage(settings),
+        freezer,
         Place(settings.runtime_dir, settings.state_dir),
         spawn_agent,
     )

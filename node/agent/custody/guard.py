@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -342,7 +342,7 @@ class Guard:
         await self._definite(Pending(last, etag, self._now()))
 
 
-async def main(guard: Callable[[], Guard], runtime_dir: Path, *, heir: bool) -> int:
+async def main(guard: Callable[[], Awaitable[Guard]], runtime_dir: Path, *, heir: bool) -> int:
     """Run the machine's only guard; answers the exit code. `guard` makes it once the lock is ours.
 
     An heir (started by an agent that lost its guard) leaves at once when another guard lives. Anybody else waits as a
@@ -356,5 +356,5 @@ async def main(guard: Callable[[], Guard], runtime_dir: Path, *, heir: bool) -> 
             return 0
         if await StandIn(path).wait():
             return 0
-    await guard().run()
+    await (await guard()).run()
     return 0

@@ -15,6 +15,7 @@ from node import lock
 log = structlog.get_logger()
 
 _LOOK_S = 0.25
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StandIn:
@@ -27,12 +28,14 @@ class StandIn:
     async def wait(self) -> bool:
         """Wait for the lock. False: be the guard now; True: the other has left as it was told to, so end as well."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _PASSED_ON:
             loop.add_signal_handler(number, self._pass_on, number)
         log.info("guard.stands_in", hint="another guard of this machine lives")
         while True:
             with contextlib.suppress(lock.Held):
                 lock.take(self._lock)
+                for number in _PASSED_ON:
+                    loop.remove_signal_handler(number)
                 return self._stopping
             await asyncio.sleep(_LOOK_S)
 

@@ -102,9 +102,9 @@ class MachineUnderTest:
         self.others.append(process)
         return process
 
-    def found(self, **figures: float) -> None:
+    def found(self, ttl_s: float = TTL_S, margin_s: float = MARGIN_S) -> None:
         """Write the fleet's figures before the first guard does."""
-        fleet = Fleet(nonce=cas.new_nonce(), id="f00d", mode=self.mode, ttl_s=TTL_S, margin_s=MARGIN_S, **figures)
+        fleet = Fleet(nonce=cas.new_nonce(), id="f00d", mode=self.mode, ttl_s=ttl_s, margin_s=margin_s)
         cas.write(self.store, keys.FLEET, fleet, None, give_up=cas.backoff())
 
     def start(self, guard: Process | None = None) -> None:
@@ -201,8 +201,16 @@ def _machine(server: StoreServer, cage: Freezer, tmp_path: Path, mode: str) -> I
 
 
 @pytest.fixture
-def machine(own_minio: StoreServer, cage: Freezer, tmp_path: Path) -> Iterator[MachineUnderTest]:
-    """A machine of a shared fleet with short times: ttl 3 s, margin 1 s."""
+def machine(minio: StoreServer, cage: Freezer, tmp_path: Path) -> Iterator[MachineUnderTest]:
+    """A machine of a shared fleet; the store is everybody's and stays up."""
+    for one in _machine(minio, cage, tmp_path, "shared"):
+        one.found(ttl_s=9.0, margin_s=2.0)
+        yield one
+
+
+@pytest.fixture
+def brief_machine(own_minio: StoreServer, cage: Freezer, tmp_path: Path) -> Iterator[MachineUnderTest]:
+    """A machine of a shared fleet with short times (ttl 3 s, margin 1 s) and a store of its own to be cut off from."""
     for one in _machine(own_minio, cage, tmp_path, "shared"):
         one.found()
         yield one
@@ -210,7 +218,7 @@ def machine(own_minio: StoreServer, cage: Freezer, tmp_path: Path) -> Iterator[M
 
 @pytest.fixture
 def solo_machine(own_minio: StoreServer, cage: Freezer, tmp_path: Path) -> Iterator[MachineUnderTest]:
-    """The only machine of its fleet."""
+    """The only machine of its fleet, likewise."""
     for one in _machine(own_minio, cage, tmp_path, "solo"):
         one.found()
         yield one

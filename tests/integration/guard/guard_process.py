@@ -24,7 +24,7 @@ def spawn_agent() -> "subprocess.Popen[bytes]":
     )
 
 
-def compose() -> Guard:
+async def compose() -> Guard:
     config = json.loads(os.environ["GUARD_CONFIG"])
     group = Path(config["group"])
     v2 = config["v2"]

@@ -22,8 +22,8 @@ def test_a_first_start_freezes_writes_a_session_settles_and_thaws(machine: Machi
     machine.start()
     machine.until(tenant.counts, "the tenant going on")
     record = machine.lease()
-    assert (record.session, record.state, record.mode, record.ttl_s) == (1, "active", "shared", 3.0)
-    machine.until(lambda: machine.lease().seq >= 3, "two renewals")
+    assert (record.session, record.state, record.mode, record.ttl_s) == (1, "active", "shared", 9.0)
+    machine.until(lambda: machine.lease().seq >= 2, "a renewal")
     states = [h["state"] for h in machine.heard() if "state" in h]
     assert states[-2:] == ["settling", "active"]
 
@@ -31,7 +31,7 @@ def test_a_first_start_freezes_writes_a_session_settles_and_thaws(machine: Machi
 def test_until_the_agent_has_settled_everything_nothing_runs(machine: MachineUnderTest, tenant: Tenant) -> None:
     (machine.agent_dir / "never_settle").touch()
     machine.guard.start(lambda: machine.session().get("state") == "settling")
-    machine.until(lambda: machine.lease().seq >= 3, "two renewals")
+    machine.until(lambda: machine.lease().seq >= 2, "a renewal")
     assert machine.frozen()
     assert not tenant.counts()
 
@@ -39,7 +39,7 @@ def test_until_the_agent_has_settled_everything_nothing_runs(machine: MachineUnd
 def test_a_killed_guard_is_back_in_the_same_session_without_a_pause(machine: MachineUnderTest, tenant: Tenant) -> None:
     machine.start()
     agent = machine.agent_pid()
-    for _ in range(3):
+    for _ in range(2):
         dead = machine.guard_pid()
         assert dead is not None
         os.kill(dead, signal.SIGKILL)
@@ -65,8 +65,9 @@ def test_a_killed_agent_is_replaced_in_the_same_session(machine: MachineUnderTes
 
 
 def test_guard_and_agent_killed_together_come_back_frozen_in_a_new_session(
-    machine: MachineUnderTest, tenant: Tenant
+    brief_machine: MachineUnderTest, tenant: Tenant
 ) -> None:
+    machine = brief_machine
     machine.start()
     guard, agent = machine.guard_pid(), machine.agent_pid()
     assert guard is not None
@@ -82,8 +83,9 @@ def test_guard_and_agent_killed_together_come_back_frozen_in_a_new_session(
 
 
 def test_an_outage_longer_than_the_lease_freezes_and_a_late_renewal_thaws(
-    machine: MachineUnderTest, tenant: Tenant
+    brief_machine: MachineUnderTest, tenant: Tenant
 ) -> None:
+    machine = brief_machine
     machine.start()
     machine.server.pause()
     machine.until_state("frozen")
@@ -96,7 +98,8 @@ def test_an_outage_longer_than_the_lease_freezes_and_a_late_renewal_thaws(
     assert not tenant.dead()
 
 
-def test_a_refused_connection_freezes_as_well(machine: MachineUnderTest, tenant: Tenant) -> None:
+def test_a_refused_connection_freezes_as_well(brief_machine: MachineUnderTest, tenant: Tenant) -> None:
+    machine = brief_machine
     machine.start()
     machine.server.stop()
     machine.until_state("frozen")
@@ -119,7 +122,8 @@ def test_a_revoked_session_is_killed_while_frozen_and_a_new_one_begins(
     assert states[-3:] == ["revoked", "settling", "active"]
 
 
-def test_a_session_revoked_during_an_outage_is_not_thawed(machine: MachineUnderTest, tenant: Tenant) -> None:
+def test_a_session_revoked_during_an_outage_is_not_thawed(brief_machine: MachineUnderTest, tenant: Tenant) -> None:
+    machine = brief_machine
     machine.start()
     guard = machine.guard_pid()
     assert guard is not None
@@ -204,8 +208,9 @@ def test_an_agent_that_never_releases_is_given_up(machine: MachineUnderTest, ten
 
 
 def test_leaving_during_an_outage_ends_and_leaves_the_lease_to_run_out(
-    machine: MachineUnderTest, tenant: Tenant
+    brief_machine: MachineUnderTest, tenant: Tenant
 ) -> None:
+    machine = brief_machine
     machine.start()
     machine.server.pause()
     machine.until_state("frozen")
@@ -255,7 +260,8 @@ def test_the_bucket_of_another_fleet_is_refused(machine: MachineUnderTest) -> No
     assert cas.read(machine.store, keys.node("n1"), Lease) is None
 
 
-def test_a_container_born_late_is_born_frozen(machine: MachineUnderTest, tenant: Tenant, tmp_path: Path) -> None:
+def test_a_container_born_late_is_born_frozen(brief_machine: MachineUnderTest, tenant: Tenant, tmp_path: Path) -> None:
+    machine = brief_machine
     machine.start()
     machine.server.pause()
     machine.until_state("frozen")
