@@ -17,6 +17,9 @@ def openapi(operations: Sequence[Operation]) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    links = {o.name: _link(o) for o in operations if "id" in o.parameters}
+    for status in ("200", "201"):
+        paths["/v1/runs"]["post"]["responses"][status]["links"] = links
     return {
         "openapi": "3.1.0",
         "info": {
@@ -43,6 +46,11 @@ def _operation(operation: Operation) -> dict[str, Any]:
             "content": {"application/json": {"schema": operation.body}},
         }
     return described
+
+
+def _link(operation: Operation) -> dict[str, Any]:
+    """What can be done next with the run that a start answers."""
+    return {"operationId": operation.name, "parameters": {"id": "$response.body#/id"}}
 
 
 def _path_parameter(name: str) -> dict[str, Any]:

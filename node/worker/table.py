@@ -5,7 +5,7 @@ from __future__ import annotations
 from node.worker import schemas
 from node.worker.api import Api
 from node.worker.operations import Operation, Parameter
-from node.worker.wire import parse_limit, parse_name, parse_state, parse_wait
+from node.worker.wire import parse_cursor, parse_limit, parse_name, parse_state, parse_wait
 
 _READ = (422, 503)
 _WRITE = (400, 408, 413, 415, 422, 503, 507)
@@ -17,7 +17,7 @@ def operations(api: Api) -> tuple[Operation, ...]:
         Parameter("state", schemas.STATE, parse_state, "Only runs in this state."),
         Parameter("workflow", schemas.NAME, parse_name, "Only runs of this workflow."),
         Parameter("limit", schemas.LIMIT, parse_limit, "How many runs at most.", 50),
-        Parameter("cursor", schemas.TEXT, str, "Where to go on, as the page before said."),
+        Parameter("cursor", schemas.CURSOR, parse_cursor, "Where to go on, as the page before said."),
     )
     wait = Parameter("wait", schemas.WAIT, parse_wait, "How long to wait for the end, at most a minute.", 0.0)
     signal_id = Parameter("signal_id", schemas.NAME, parse_name, "Repeated with the same id it is the same signal.")

@@ -89,6 +89,13 @@ def parse_name(text: str) -> str:
     return text
 
 
+def parse_cursor(text: str) -> str:
+    """Where a page begins. Raises ValueError."""
+    if not re.fullmatch(schemas.CURSOR["pattern"], text, re.ASCII):
+        raise ValueError("expected the cursor that the page before gave out")
+    return text
+
+
 def parse_limit(text: str) -> int:
     """How many runs a page has. Raises ValueError."""
     if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= LIST_MAX:

@@ -235,7 +235,11 @@ def _dataclass(cls: type) -> Decoder:
         for name in required:
             if name not in value:
                 raise InvalidInput(f"{path}.{name}", "missing")
-        return cls(**{name: hints[name](v, f"{path}.{name}") for name, v in value.items()})
+        values = {name: hints[name](v, f"{path}.{name}") for name, v in value.items()}
+        try:
+            return cls(**values)
+        except (TypeError, ValueError) as error:  # the author's own checks, in `__post_init__`
+            raise InvalidInput(path, str(error)) from None
 
     return decode
 

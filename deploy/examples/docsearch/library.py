@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import re
 import tarfile
 import threading
@@ -24,7 +26,7 @@ CREATE TABLE IF NOT EXISTS inbox (
   id     INTEGER PRIMARY KEY AUTOINCREMENT,
   path   TEXT NOT NULL UNIQUE,
   digest TEXT NOT NULL,       -- of the bytes as uploaded
-  raw    BLOB NOT NULL        -- gzip or zlib
+  raw    BLOB NOT NULL        -- gzipped
 ) STRICT;
 -- What is indexed or skipped. `id` is the row in `texts`.
 CREATE TABLE IF NOT EXISTS documents (
@@ -109,7 +111,7 @@ class Library:
                 if self._known(path, digest):
                     received["unchanged"] += 1
                     continue
-                packed = raw if raw[:2] == b"\x1f\x8b" else zlib.compress(raw, 1)
+                packed = raw if raw[:2] == b"\x1f\x8b" else gzip.compress(raw, 1)
                 self._writer.execute(
                     "INSERT OR REPLACE INTO inbox (path, digest, raw) VALUES (?, ?, ?)", (path, digest, packed)
                 )
@@ -192,12 +194,10 @@ def _documents(archive: IO[bytes]) -> Iterator[tuple[str, bytes]]:
 
 
 def _text(raw: bytes) -> tuple[str, str | None]:
-    """The text of a packed document, or why it has none. Text that is not UTF-8 is taken as Latin-1, as old files
-    are."""
-    unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # gzip or zlib, whichever it says
+    """The text of a gzipped document, or why it has none. What is not UTF-8 is taken as Latin-1, as old files are."""
     try:
-        content = unpack.decompress(raw, DOCUMENT_MAX_BYTES + 1)
-    except zlib.error as error:
+        content = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(DOCUMENT_MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
         return "", f"cannot be unpacked: {error}"
     if len(content) > DOCUMENT_MAX_BYTES:
         return "", f"over {DOCUMENT_MAX_BYTES} bytes when unpacked"

@@ -1,0 +1,28 @@
+"""The API against its own OpenAPI document."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_schemathesis_finds_no_failure(worker, tmp_path):
+    worker.start()
+    location = f"http://127.0.0.1:{worker.client.base_url.port}/openapi.json"
+    options = [
+        "--checks",
+        "all",
+        "--max-examples",
+        "20",
+        "--seed",
+        "7",
+        "--continue-on-failure",
+        "--generation-database",
+        "none",
+    ]
+    program = Path(sys.executable).parent / "schemathesis"
+    found = subprocess.run(
+        [program, "run", location, *options], cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=240
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    worker.until(lambda: worker.get("/readyz").status_code == 200)
