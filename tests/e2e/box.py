@@ -1,0 +1,257 @@
+"""The whole product in a box: its processes on this run's engine, its commands as a user types them, and the means to
+break it: each part killed by its process id, the store behind a proxy or stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.testbed.process import Process, free_ports, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+FLEET = Path(sys.executable).with_name("fleet")
+DOCSEARCH = ROOT / "deploy/examples/docsearch"
+PARTS = ("agent", "guard")
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """What it printed with -o json."""
+        return json.loads(self.out)
+
+
+class Box:
+    """One fleet of one machine: `fleet serve` with a store of the test's, or the embedded one."""
+
+    def __init__(self, folder: Path, docker_host: str, store_env: dict[str, str], **settings: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        controller, agent, gateway = free_ports(3)
+        self.folder = folder
+        self.state = folder / "state"
+        self.run_dir = Path(f"/run/fleet-{hashlib.sha256(str(self.state).encode()).hexdigest()[:8]}")
+        self.fleet_name = self.run_dir.name
+        self.controller = f"http://127.0.0.1:{controller}"
+        self.agent = f"http://127.0.0.1:{agent}"
+        self.gateway = f"http://127.0.0.1:{gateway}"
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("FLEET_", "AWS_"))}
+        self.env = {
+            **clean,
+            **store_env,
+            "DOCKER_HOST": docker_host,
+            "FLEET_STATE_DIR": str(self.state),
+            "FLEET_CONTROLLER": self.controller,
+            "FLEET_CONTROLLER_LISTEN": f"127.0.0.1:{controller}",
+            "FLEET_AGENT_LISTEN": f"127.0.0.1:{agent}",
+            "FLEET_GATEWAY_LISTEN": f"127.0.0.1:{gateway}",
+            "FLEET_NODE": "one",
+            "FLEET_MODE": "solo",
+            **settings,
+        }
+        self.process = Process([FLEET, "serve"], log=folder / "serve.log", environment=self.env, cwd=folder)
+
+    # ---- its life
+
+    def start(self) -> None:
+        """Start it and wait until a node is ready."""
+        self.process.start(self.ready, timeout_s=60)
+
+    def ready(self) -> bool:
+        """Whether the controller has a ready node."""
+        try:
+            status, body = self.request("GET", f"{self.controller}/readyz")
+        except OSError:
+            return False
+        return status == 200 and bool(body.get("nodes_ready"))
+
+    def stop(self) -> None:
+        """SIGTERM, and all that a stopped fleet leaves on a machine removed."""
+        self.process.signal(signal.SIGTERM)
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: not self.process.alive, "the end of fleet serve", timeout_s=90)
+        if self.process.alive:
+            self.process.kill()
+        for part in PARTS:
+            self.kill(part)
+        subprocess.run([sys.executable, "-m", "node.agent", "teardown"], env=self.env, check=False, timeout=120)
+        shutil.rmtree(self.run_dir, ignore_errors=True)
+
+    # ---- breaking it
+
+    def pid(self, part: str) -> int | None:
+        """The process that is the guard or the agent now: the one that holds its lock."""
+        try:
+            inode = (self.run_dir / f"{part}.lock").stat().st_ino
+        except OSError:
+            return None
+        for line in Path("/proc/locks").read_text().splitlines():
+            fields = line.split()
+            if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode) and int(fields[4]) > 0:
+                return int(fields[4])
+        return None
+
+    def controller_pid(self) -> int | None:
+        """The controller's process."""
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                with contextlib.suppress(OSError):
+                    words = (folder / "cmdline").read_bytes().split(b"\0")
+                    environ = (folder / "environ").read_bytes()
+                    if b"fleet.app" in words and f"FLEET_STATE_DIR={self.state}".encode() in environ.split(b"\0"):
+                        return int(folder.name)
+        return None
+
+    def kill(self, part: str) -> None:
+        """SIGKILL the guard, the agent or the controller."""
+        pid = self.controller_pid() if part == "controller" else self.pid(part)
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def container(self, tenant: str, role: str = "worker") -> str:
+        """The name of one of a tenant's containers."""
+        return f"{self.fleet_name}-{tenant}-{role}"
+
+    def docker(self, *words: str, check: bool = True) -> str:
+        """The engine's own command line, behind the product's back."""
+        done = subprocess.run(
+            ["docker", *words], env=self.env, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert not check or done.returncode == 0, f"docker {' '.join(words)}: {done.stderr}"
+        return done.stdout
+
+    def kill_container(self, tenant: str, role: str = "worker") -> None:
+        """SIGKILL a container's process."""
+        self.docker("kill", "-s", "KILL", self.container(tenant, role), check=False)
+
+    def lose_node(self, tenant: str) -> None:
+        """All of the node killed at once, and the tenant's volume gone."""
+        for part in ("guard", "agent"):
+            self.kill(part)
+        names = self.docker("ps", "-aq", "--filter", f"name=^{self.fleet_name}-").split()
+        if names:
+            self.docker("rm", "-f", *names)
+        shutil.rmtree(self.state / "t" / tenant)
+
+    # ---- using it
+
+    def fleet(self, *words: str, check: bool = True, stdin: str | None = None, **env: str) -> Done:
+        """A command as a user types it."""
+        done = subprocess.run(
+            [FLEET, *words], env={**self.env, **env}, capture_output=True, text=True, check=False, timeout=280,
+            input=stdin, cwd=self.folder,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, (
+            f"fleet {' '.join(words)} → {done.returncode}\n{done.stderr}\n{self.log()}"
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def json(self, *words: str) -> Any:
+        """A command's JSON."""
+        return self.fleet(*words, "-o", "json").json
+
+    def status(self, tenant: str) -> dict[str, Any]:
+        """The tenant as the controller sees it."""
+        return dict(self.json("status", tenant))
+
+    def log(self) -> str:
+        """The end of its log, for a failure."""
+        return "\n".join((self.folder / "serve.log").read_text(errors="replace").splitlines()[-60:])
+
+    def token(self) -> str:
+        """The fleet's token."""
+        return (self.state / "token").read_text().strip()
+
+    def request(
+        self, method: str, url: str, body: bytes | None = None, timeout_s: float = 30, **headers: str
+    ) -> tuple[int, Any]:
+        """One HTTP request; answers (status, JSON or bytes)."""
+        parts = urlsplit(url)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
+        try:
+            path = parts.path + (f"?{parts.query}" if parts.query else "")
+            connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
+            answer = connection.getresponse()
+            data = answer.read()
+        except http.client.HTTPException as e:
+            raise ConnectionError(str(e)) from e
+        finally:
+            connection.close()
+        with contextlib.suppress(ValueError):
+            return answer.status, json.loads(data)
+        return answer.status, data
+
+    def api(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        """The controller's API with the fleet's token."""
+        data = None if body is None else json.dumps(body).encode()
+        given = {"Authorization": f"Bearer {self.token()}", "Content-Type": "application/json", **headers}
+        return self.request(method, f"{self.controller}{path}", data, **given)
+
+    def tenant(self, name: str, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
+        """A tenant through the gateway."""
+        return self.request(method, f"{self.gateway}/t/{name}{path}", body, **headers)
+
+    def wait_state(self, tenant: str, *states: str, timeout_s: float = 90) -> dict[str, Any]:
+        """Wait until a tenant is in one of these states."""
+        found: dict[str, Any] = {}
+
+        def there() -> bool:
+            status, body = self.api("GET", f"/v1/tenants/{tenant}")
+            found.clear()
+            found.update(body if status == 200 else {"state": f"HTTP {status}"})
+            return found["state"] in states
+
+        try:
+            wait_until(there, f"{tenant} {' or '.join(states)}", timeout_s=timeout_s, every_s=0.1)
+        except AssertionError as e:
+            raise AssertionError(f"{e}; it is {found}\n{self.log()}") from None
+        return found
+
+    def eventually(self, ask: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
+        """Ask until it holds; what can't be asked right now does not hold."""
+
+        def safe() -> bool:
+            try:
+                return ask()
+            except OSError:
+                return False
+
+        try:
+            wait_until(safe, what, timeout_s=timeout_s, every_s=0.1)
+        except AssertionError as e:
+            raise AssertionError(f"{e}\n{self.log()}") from None
+
+
+@contextlib.contextmanager
+def running(box: Box) -> Iterator[Box]:
+    """A box that is started, and gone at the end."""
+    try:
+        box.start()
+        yield box
+    finally:
+        box.stop()
+
+
+def now() -> float:
+    """Monotonic seconds."""
+    return time.monotonic()
