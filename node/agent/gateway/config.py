@@ -13,6 +13,7 @@ from node.agent.gateway.errors import GatewayMisconfigured
 
 DOMAIN = re.compile(r"(?=.{1,190}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 TYPE = "application/problem+json"
+NOTHING = "a tenant is at /t/NAME/ of this gateway"
 TENANT = "%[var(txn.tenant),bytes(0,63),json(utf8s)]"
 
 
@@ -119,25 +120,26 @@ class Files:
         return self.run / "master.sock"
 
 
-def problem(status: int, kind: str, title: str, detail: str, *, retryable: bool, static: bool = False) -> str:
+def document(status: int, kind: str, title: str, detail: str, *, retryable: bool, tenant: str | None) -> str:
+    """A problem document (RFC 9457) as JSON."""
+    content: dict[str, object] = {"type": f"urn:tenantry:problem:{kind}", "title": title, "status": status}
+    content |= {"detail": detail, "retryable": retryable}
+    if tenant is not None:
+        content["tenant"] = tenant
+    return json.dumps(content)
+
+
+def problem(status: int, kind: str, title: str, detail: str, *, retryable: bool, reason: str | None = None) -> str:
     """A problem document as the arguments of HAProxy's `http-error` and `http-request return`.
 
-    `detail` may name `{tenant}`. A static document is sent before there is a request, and can name none.
+    `detail` may name `{tenant}`; `reason` is a log-format expression.
     """
-    document: dict[str, object] = {
-        "type": f"urn:tenantry:problem:{kind}",
-        "title": title,
-        "status": status,
-        "detail": detail.replace("{tenant}", "@@"),
-        "retryable": retryable,
-    }
-    if not static:
-        document["tenant"] = "@@"
-    text = json.dumps(document).replace("@@", TENANT).replace("'", "")
+    text = document(status, kind, title, detail.replace("{tenant}", "@@"), retryable=retryable, tenant="@@")
+    if reason is not None:
+        text = text.removesuffix("}") + f', "reason": "{reason}"}}'
     headers = ' hdr Retry-After "1"' if retryable else ""
     headers += ' hdr WWW-Authenticate "Bearer realm=\\"%[var(txn.tenant)]\\""' if status == 401 else ""
-    kind_of_text = "string" if static else "lf-string"
-    return f"status {status} content-type {TYPE} {kind_of_text} '{text}'{headers}"
+    return f"status {status} content-type {TYPE} lf-string '{text.replace('@@', TENANT)}'{headers}"
 
 
 def render(config: GatewayConfig, files: Files) -> str:
@@ -161,9 +163,8 @@ def _global(config: GatewayConfig, files: Files) -> list[str]:
 
 def _defaults() -> list[str]:
     """Timeouts: short where a client must speak, an hour where a tenant thinks, a day for a tunnel."""
-    slow = problem(408, "too-slow", "Request too slow", "the request came too slowly", retryable=True, static=True)
-    bad = problem(400, "malformed", "Malformed request", "this is not an HTTP request", retryable=False, static=True)
-    broken = problem(500, "gateway", "Gateway error", "the gateway failed; try again", retryable=True, static=True)
+    bad = problem(400, "malformed", "Malformed request", "this request cannot be passed on", retryable=False)
+    broken = problem(500, "gateway", "Gateway error", "the gateway failed; try again", retryable=True)
     cut = problem(
         502, "bad-answer", "No answer", "tenant {tenant} closed the connection without a whole answer", retryable=True
     )
@@ -188,7 +189,7 @@ def _defaults() -> list[str]:
         "  retries 4",
         "  retry-on conn-failure empty-response",
         "  http-reuse safe",
-        *(f"  http-error {text}" for text in (bad, slow, broken, cut, away, late)),
+        *(f"  http-error {text}" for text in (bad, broken, cut, away, late)),
         "",
     ]
 
@@ -219,19 +220,19 @@ def _log_format() -> str:
 
 def _tenant_of(config: GatewayConfig) -> list[str]:
     """Which tenant is meant. A host of the domain wins, so that a tenant may have a path /t/ of its own."""
-    lines = ["  http-request set-var(txn.host) req.hdr(host),host_only,lower"]
+    lines = []
     by_path = "{ path_beg /t/ }"
     if config.domain is not None:
         escaped = config.domain.replace(".", "\\.")
         lines += [
+            "  http-request set-var(txn.host) req.hdr(host),host_only,lower",
             "  http-request set-var(txn.host) 'var(txn.host),regsub(\\.$,)'",
             f"  acl by_host var(txn.host) -m end .{config.domain}",
             f"  http-request set-var(txn.tenant) 'var(txn.host),regsub(\\.{escaped}$,)' if by_host",
         ]
         by_path += " !by_host"
-    nothing = problem(
-        404, "unknown-path", "Nothing here", "a tenant is at /t/NAME/ of this gateway", retryable=False, static=True
-    )
+    text = document(404, "unknown-path", "Nothing here", NOTHING, retryable=False, tenant=None)
+    nothing = f"status 404 content-type {TYPE} string '{text}'"
     return [
         *lines,
         "  acl by_path var(txn.by_path) -m bool",
@@ -254,9 +255,10 @@ def _state_of(config: GatewayConfig, files: Files) -> list[str]:
         401, "token-needed", "Token needed", "tenant {tenant} asks for its own bearer token", retryable=False
     )
     crowded = problem(503, "too-busy", "Too busy", "tenant {tenant} has too many requests open at once", retryable=True)
+    reason = "%[var(txn.route),field(5,|)]"
     down = problem(
-        503, "not-ready", "Not ready", "tenant {tenant} is not up: %[var(txn.route),field(5,|)]", retryable=True
-    ).replace(', "tenant"', ', "reason": "%[var(txn.route),field(5,|)]", "tenant"')
+        503, "not-ready", "Not ready", f"tenant {{tenant}} is not up: {reason}", retryable=True, reason=reason
+    )
     bare = "/t/%[var(txn.tenant)]/"
     held = "{ var(txn.route) -m beg hold| }"
     return [
