@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
 from typing import Final
 
 ERROR_TEXT_CHARS: Final = 4096
 OWN_CODE: Final = __file__.removesuffix("describe.py")  # the library's own frames tell an author nothing
+STDLIB: Final = sysconfig.get_path("stdlib")
 
 
 def describe_error(error: BaseException) -> dict[str, str]:

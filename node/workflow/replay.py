@@ -16,7 +16,7 @@ from typing import Any, Final
 from node.workflow.command import Command, Pending
 from node.workflow.context import Context
 from node.workflow.define import Activity, Workflow
-from node.workflow.describe import OWN_CODE, cut, describe_error
+from node.workflow.describe import OWN_CODE, STDLIB, cut, describe_error
 from node.workflow.errors import (
     ActivityFailed,
     Cancelled,
@@ -228,7 +228,8 @@ class Machine:
         return Command(0, Kind.FAILED, "", short_digest(f"{facts['type']}: {facts['message']}"), error=facts)
 
     def _take(self, event: Event) -> Pending:
-        step = self.pending.pop(event.body["id"], None)
+        asked_for_only_now = any(c.id == event.body["id"] for c in self._emitted)
+        step = None if asked_for_only_now else self.pending.pop(event.body["id"], None)
         wants_activity = event.kind != Kind.TIMER_FIRED
         if step is None or (step.activity is not None) is not wants_activity:
             raise self._unknown_step(event)
@@ -289,11 +290,11 @@ def _recorded_payload(event: Event) -> str:
 
 
 def _where(branch: Branch) -> str:
-    """The innermost line of the author's own coroutines."""
+    """The innermost line of the author's own code."""
     coro: Any = branch.coro
     where = "unknown place"
     while (frame := getattr(coro, "cr_frame", None)) is not None:
-        if not frame.f_code.co_filename.startswith(OWN_CODE):
+        if not frame.f_code.co_filename.startswith((OWN_CODE, STDLIB)):
             where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
         coro = coro.cr_await
     return where
