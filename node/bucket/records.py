@@ -151,8 +151,8 @@ class Spec(Record):
     """`specs/<t>.json`: what should be. Every change is generation + 1.
 
     `want`: up, down, or purged. `restarts` counts restarts that were asked for. `previous` is the spec to go back to
-    when the new one does not get healthy; `proven` is the last generation that did. `rolled_back` is the generation that
-    did not, while `spec` is the one that was gone back to; 0 otherwise.
+    when the new one does not get healthy; `proven` is the last generation that did. `rolled_back` is the generation
+    that did not, while `spec` is the one that was gone back to; 0 otherwise.
     `purge_after` is the unix time from which a purged tenant's data may be deleted.
     """
 

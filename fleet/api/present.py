@@ -1,0 +1,134 @@
+"""From what is known to what is shown."""
+
+from __future__ import annotations
+
+from fleet.api.parts import Parts
+from fleet.api.view import Change, EventView, NodeView, TenantView
+from fleet.core import change
+from fleet.core.model import MachineState, machine_state
+from fleet.core.placement import Used
+from fleet.core.reconcile import Rooms
+from fleet.desk import Changed
+from fleet.events import Event
+from node.bucket.records import Spec
+
+
+def tenant_view(parts: Parts, tenant: str, changed: Changed | None = None) -> TenantView:
+    """A tenant as it is known now."""
+    world = parts.world
+    spec = world.specs[tenant]
+    seen = world.evidence(tenant)
+    shown = parts.observer.status(tenant)
+    owner = world.owners.get(tenant)
+    report = seen.report
+    node = seen.node or (world.sent[tenant].node if tenant in world.sent else None)
+    return TenantView(
+        tenant=tenant,
+        want=spec.want,
+        generation=spec.generation,
+        observed_generation=parts.observer.observed(tenant),
+        state=shown.state,
+        reason=shown.reason,
+        message=shown.message,
+        node=node,
+        epoch=seen.epoch,
+        data_epoch=max(report.data_epoch if report else 0, owner.data_epoch if owner else 0),
+        url=_url(parts, node, tenant),
+        spec=spec.spec,
+        since=report.since if report else 0.0,
+        behind=report.behind if report else False,
+        lag_s=report.lag_s if report else None,
+        last_confirmed=report.last_confirmed if report else None,
+        progress=report.progress if report else None,
+        phases=report.phases if report else (),
+        warnings=report.warnings if report else (),
+        restarts=report.restarts if report else 0,
+        rolled_back=spec.rolled_back > 0,
+        created_at=spec.created_at,
+        updated_at=spec.updated_at,
+        purge_after=spec.purge_after,
+        changes=changes(changed) if changed is not None else (),
+    )
+
+
+def changes(changed: Changed) -> tuple[Change, ...]:
+    """What a PUT made different. Bringing up what was down is a difference too."""
+    if not changed.made:
+        return ()
+    old, new = changed.old, changed.spec
+    found = [Change(path=p, old=a, new=b) for p, a, b in change.differences(old.spec if old else None, new.spec)]
+    if old is not None and old.want != new.want:
+        found.insert(0, Change(path="want", old=old.want, new=new.want))
+    return tuple(found)
+
+
+def etag(spec: Spec) -> str:
+    """What `If-Match` names: the generation."""
+    return f'"{spec.generation}"'
+
+
+def _url(parts: Parts, node: str | None, tenant: str) -> str | None:
+    report = parts.world.nodes.get(node) if node is not None else None
+    if report is None:
+        report = next((parts.world.nodes[n] for n in sorted(parts.world.nodes)), None)
+    return f"{report.gateway_url.rstrip('/')}/t/{tenant}/" if report is not None else None
+
+
+def node_views(parts: Parts) -> tuple[NodeView, ...]:
+    """Every machine, by name."""
+    world = parts.world
+    used = Rooms(world.specs, world.is_).all()
+    return tuple(_node_view(parts, name, used.get(name, Used())) for name in sorted(world.machines))
+
+
+def _node_view(parts: Parts, name: str, used: Used) -> NodeView:
+    world = parts.world
+    machine, lease, report = world.machines[name], world.leases[name], world.nodes.get(name)
+    state = machine_state(machine)
+    reason, message = _why(parts, name, state)
+    return NodeView(
+        node=name,
+        state=state,
+        reason=reason,
+        message=message,
+        session=machine.session,
+        url=lease.url,
+        gateway_url=report.gateway_url if report else "",
+        mode=machine.mode,
+        capacity=machine.capacity,
+        memory_used_bytes=used.memory_bytes,
+        cpus_used=used.cpus,
+        tenants=used.tenants,
+        labels=dict(machine.labels),
+        version=lease.version,
+    )
+
+
+def _why(parts: Parts, name: str, state: MachineState) -> tuple[str, str]:
+    """(reason, message) of a machine's state."""
+    match state:
+        case "ready":
+            return "", ""
+        case "gone":
+            return "gone", "its session is over; start it again with `fleet node`"
+        case "unreachable":
+            return "unreachable", parts.world.unreachable.get(name, "its agent has not answered yet")
+        case "fenced":
+            return parts.world.nodes[name].reason or "fenced", "it lost the bucket and has frozen its tenants"
+        case "draining":
+            return "draining", "its tenants are being moved away"
+
+
+def event_view(parts: Parts, event: Event) -> EventView:
+    """An event as it is sent."""
+    return EventView(
+        id=parts.events.id_of(event),
+        at=event.at,
+        kind=event.kind,
+        tenant=event.tenant,
+        node=event.node,
+        generation=event.generation,
+        state=event.state,
+        reason=event.reason,
+        message=event.message,
+    )

@@ -1,0 +1,129 @@
+"""Finds what changed in the bucket by LIST and ETag, and reads only that."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from fleet.bucket import Bucket
+from fleet.events import Events
+from fleet.world import World
+from node.bucket import keys
+from node.bucket.cas import Held
+from node.bucket.errors import BadRecord, BucketError
+from node.bucket.records import Lease, Owner, Record, Spec
+
+# Reads at a time; a cold start reads everything.
+READS = 16
+RETRY_S = 1.0
+
+log = structlog.get_logger("fleet.watch")
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """Seconds between two looks. Leases tell who lives; specs and owners are pushed by whoever changes them, and looked
+    at in case another controller, or an agent out of reach, changed some."""
+
+    leases_s: float = 5.0
+    specs_s: float = 30.0
+    owners_s: float = 30.0
+
+
+class Watch:
+    """Keeps the world as the bucket has it. `on_leases` is called after each look at the leases."""
+
+    def __init__(
+        self, world: World, bucket: Bucket, events: Events, on_leases: Callable[[], None], every: Every
+    ) -> None:
+        self._world = world
+        self._bucket = bucket
+        self._events = events
+        self._on_leases = on_leases
+        self._every = every
+        self._bad: dict[str, str] = {}
+
+    async def load(self) -> None:
+        """Read everything once, tried until it works: acting on half of it would place tenants twice."""
+        while True:
+            try:
+                await asyncio.gather(self._look(keys.NODES), self._look(keys.SPECS), self._look(keys.OWNERS))
+            except BucketError as e:
+                log.warning("the bucket does not answer", error=str(e), key=e.key)
+                await asyncio.sleep(RETRY_S)
+                continue
+            self._world.loaded = True
+            self._world.touch_all()
+            return
+
+    async def run(self) -> None:
+        """Look at each prefix at its own interval, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._forever(keys.NODES, self._every.leases_s))
+            group.create_task(self._forever(keys.SPECS, self._every.specs_s))
+            group.create_task(self._forever(keys.OWNERS, self._every.owners_s))
+
+    async def _forever(self, prefix: str, every_s: float) -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await self._look(prefix)
+            except BucketError as e:
+                log.warning("the bucket does not answer", prefix=prefix, error=str(e))
+            except Exception:
+                log.exception("a look at the bucket failed", prefix=prefix)
+
+    async def _look(self, prefix: str) -> None:
+        begun = time.monotonic()
+        listed = await self._bucket.list(prefix)
+        changed = [e for e in listed if e.key.endswith(".json") and self._world.etags.get(e.key) != e.etag]
+        slots = asyncio.Semaphore(READS)
+        todo = [e.key for e in changed if self._bad.get(e.key) != e.etag and not self._is_ours(e.key, begun)]
+        await asyncio.gather(*(self._read(prefix, key, begun, slots) for key in todo))
+        self._missed(prefix, {e.key for e in listed}, begun)
+        if prefix == keys.NODES:
+            self._on_leases()
+
+    async def _read(self, prefix: str, key: str, begun: float, slots: asyncio.Semaphore) -> None:
+        kinds: dict[str, tuple[type[Record], Callable[[str, Held[Any]], None]]] = {
+            keys.NODES: (Lease, self._world.set_lease),
+            keys.SPECS: (Spec, self._world.set_spec),
+            keys.OWNERS: (Owner, self._world.set_owner),
+        }
+        kind, keep = kinds[prefix]
+        async with slots:
+            try:
+                held = await self._bucket.read(key, kind)
+            except BadRecord as e:
+                await self._unreadable(key, str(e))
+                return
+        if held is not None and not self._is_ours(key, begun):
+            self._bad.pop(key, None)
+            keep(key, held)
+
+    async def _unreadable(self, key: str, why: str) -> None:
+        found = [e for e in await self._bucket.list(key) if e.key == key]
+        if found and self._bad.get(key) != found[0].etag:
+            self._bad[key] = found[0].etag
+            self._events.emit("record", why, tenant=None if key.startswith(keys.NODES) else keys.name_of(key))
+
+    def _is_ours(self, key: str, begun: float) -> bool:
+        """Whether this process wrote the record after the look began: what the look saw is older."""
+        return self._world.written_at.get(key, 0.0) >= begun
+
+    def _missed(self, prefix: str, present: set[str], begun: float) -> None:
+        """Records are never deleted; one that vanished was deleted by hand. What is known of it is kept, and said."""
+        if prefix != keys.SPECS:
+            return
+        for tenant in self._world.specs:
+            key = keys.spec(tenant)
+            if key in present or self._bad.get(key) == "gone" or self._is_ours(key, begun):
+                continue
+            self._bad[key] = "gone"
+            text = f"the spec of {tenant} was deleted from the bucket by hand: nothing is changed on its behalf"
+            self._events.emit("record", text, tenant=tenant)

@@ -1,0 +1,167 @@
+"""What the controller knows, in memory. All of it can be read again from the bucket and the agents."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from fleet.core.model import Evidence, Is, Machine, Sent, evidence
+from node.api import NodeReport, TenantReport
+from node.bucket.cas import Held
+from node.bucket.records import Lease, Owner, Spec
+
+
+class World:
+    """Lives on the event loop's thread. Whatever changes marks its tenants `dirty` and calls `on_dirty`.
+
+    `etags` are those of the records as last read or written, by key; `written_at` is when this process wrote one, so
+    that an older read does not undo it.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self.clock = clock
+        self.specs: dict[str, Spec] = {}
+        self.owners: dict[str, Owner] = {}
+        self.leases: dict[str, Lease] = {}
+        self.machines: dict[str, Machine] = {}
+        self.nodes: dict[str, NodeReport] = {}
+        self.reports: dict[str, dict[str, TenantReport]] = {}
+        self.sent: dict[str, Sent] = {}
+        self.emptied: dict[str, int] = {}
+        self.notes: dict[str, tuple[str, str]] = {}
+        self.unreachable: dict[str, str] = {}
+        self.etags: dict[str, str] = {}
+        self.written_at: dict[str, float] = {}
+        self.dirty: set[str] = set()
+        self.loaded = False
+        self.on_dirty: Callable[[], None] = lambda: None
+        self.is_ = Is(self.machines, self.owners, self.reports, self.sent, self.emptied)
+        self._waiters: dict[str, set[asyncio.Event]] = {}
+
+    def touch(self, *tenants: str) -> None:
+        """These tenants are to be looked at."""
+        self.dirty.update(tenants)
+        for tenant in tenants:
+            for waiter in self._waiters.get(tenant, ()):
+                waiter.set()
+        self.on_dirty()
+
+    def touch_all(self) -> None:
+        """Every tenant is to be looked at."""
+        self.touch(*self.specs)
+
+    def evidence(self, tenant: str) -> Evidence:
+        """The best that is known of a tenant."""
+        return evidence(tenant, self.is_)
+
+    def set_spec(self, key: str, held: Held[Spec], *, written: bool = False) -> None:
+        """A spec as read or written."""
+        old = self.specs.get(held.record.tenant)
+        if old is not None and old.generation > held.record.generation:
+            return
+        self._keep(key, held.etag, written)
+        self.specs[held.record.tenant] = held.record
+        if old is None or old.generation != held.record.generation:
+            self.notes.pop(held.record.tenant, None)
+            self.emptied.pop(held.record.tenant, None)
+        self.touch(held.record.tenant)
+
+    def set_owner(self, key: str, held: Held[Owner]) -> None:
+        """An owner record as read."""
+        self._keep(key, held.etag, written=False)
+        self.owners[held.record.tenant] = held.record
+        self.touch(held.record.tenant)
+
+    def set_lease(self, key: str, held: Held[Lease]) -> None:
+        """A machine's lease as read."""
+        self._keep(key, held.etag, written=False)
+        self.leases[held.record.node] = held.record
+        self._refresh(held.record.node)
+
+    def node_reported(self, report: NodeReport) -> None:
+        """An agent said what is. Only tenants whose report changed are looked at again."""
+        node = report.node
+        resync = node in self.unreachable or node not in self.nodes
+        old = {t.tenant for t in self.nodes[node].tenants} if node in self.nodes else set()
+        new = {t.tenant: t for t in report.tenants}
+        self.nodes[node] = report
+        self.unreachable.pop(node, None)
+        if resync:
+            self._forget_sent(node)
+        changed = [t for t in new if self.reports.get(t, {}).get(node) != new[t]]
+        for tenant in changed:
+            self.reports.setdefault(tenant, {})[node] = new[tenant]
+        for tenant in old - new.keys():
+            self.reports.get(tenant, {}).pop(node, None)
+        self._refresh(node)
+        self.touch(*changed, *(old - new.keys()))
+
+    def set_report(self, node: str, report: TenantReport) -> None:
+        """What an agent answered to an assignment; the next node report replaces it."""
+        self.reports.setdefault(report.tenant, {})[node] = report
+        self.touch(report.tenant)
+
+    def node_unreachable(self, node: str, why: str) -> None:
+        """An agent does not answer: what it said last is kept."""
+        known = node in self.unreachable
+        self.unreachable[node] = why
+        if not known:
+            self._refresh(node)
+
+    def mark_sent(self, tenant: str, sent: Sent) -> None:
+        """An agent acknowledged an assignment."""
+        self.sent[tenant] = sent
+        self.notes.pop(tenant, None)
+
+    def note(self, tenant: str, reason: str, message: str) -> None:
+        """Why the controller can't go on with a tenant."""
+        if self.notes.get(tenant) != (reason, message):
+            self.notes[tenant] = (reason, message)
+            for waiter in self._waiters.get(tenant, ()):
+                waiter.set()
+
+    async def changed(self, tenant: str, timeout_s: float) -> None:
+        """Wait until something about a tenant may have changed, or for so long."""
+        waiter = asyncio.Event()
+        waiters = self._waiters.setdefault(tenant, set())
+        waiters.add(waiter)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await waiter.wait()
+        except TimeoutError:
+            pass
+        finally:
+            waiters.discard(waiter)
+            if not waiters:
+                self._waiters.pop(tenant, None)
+
+    def _keep(self, key: str, etag: str, written: bool) -> None:
+        self.etags[key] = etag
+        if written:
+            self.written_at[key] = time.monotonic()
+
+    def _forget_sent(self, node: str) -> None:
+        """An agent that was away may have forgotten what it was told: it is told again."""
+        for tenant in [t for t, sent in self.sent.items() if sent.node == node]:
+            del self.sent[tenant]
+            self.touch(tenant)
+
+    def _refresh(self, node: str) -> None:
+        lease = self.leases.get(node)
+        if lease is None:
+            return
+        report = self.nodes.get(node)
+        machine = Machine(
+            name=node,
+            session=max(lease.session, report.session if report else 0),
+            state=lease.state if report is None or report.session <= lease.session else "active",
+            mode=lease.mode,
+            capacity=report.capacity if report else lease.capacity,
+            labels=lease.labels,
+            reachable=report is not None and node not in self.unreachable,
+            fenced=report.fenced if report else False,
+        )
+        if self.machines.get(node) != machine:
+            self.machines[node] = machine
+            self.touch_all()
