@@ -6,9 +6,11 @@ import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import docker
 import pytest
 
 from node.bucket.s3 import S3Store
+from tests.testbed.engine import Engine, NoEngine, running_engine
 from tests.testbed.stores import StoreServer, minio_binary, running_minio, running_seaweedfs
 
 IN_CI = os.environ.get("CI") == "true"
@@ -60,6 +62,30 @@ def store(minio: StoreServer, bucket: str) -> Iterator[S3Store]:
     adapter = minio.store(bucket, "fleet/")
     yield adapter
     adapter.close()
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """The run's own Docker engine, with no container in it."""
+    try:
+        with running_engine() as running:
+            yield running
+    except NoEngine as e:
+        pytest.skip(str(e))
+
+
+@pytest.fixture(scope="session")
+def images(engine: Engine) -> str:
+    """The product's images in that engine; what their build printed."""
+    return engine.build_images()
+
+
+@pytest.fixture
+def docker_client(engine: Engine) -> Iterator[docker.DockerClient]:
+    """A client of that engine."""
+    client = engine.client()
+    yield client
+    client.close()
 
 
 def _minio_binary() -> Path:

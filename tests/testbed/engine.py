@@ -1,0 +1,173 @@
+"""A Docker engine of the tests' own, in the network of the run (see `private`), its images kept between runs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+import docker
+import docker.errors
+
+from tests.testbed.private import host_network, inside
+from tests.testbed.process import Process
+from tests.testbed.stores import cache
+
+SLOTS = 4
+BRIDGE = "10.213.0.1/24"
+POOL = "base=10.214.0.0/16,size=24"
+CGROUP = "/fleet-tests"
+_REPOSITORY = Path(__file__).parents[2]
+
+
+class NoEngine(Exception):
+    """There can be no engine of the tests' own here; the message says why."""
+
+
+class Engine:
+    """A running engine. `host` is what DOCKER_HOST says."""
+
+    def __init__(self, host: str, process: Process | None = None, pidfile: Path | None = None) -> None:
+        self.host = host
+        self._process = process
+        self._pidfile = pidfile
+
+    def environment(self) -> dict[str, str]:
+        """What a process needs to use it."""
+        return {"DOCKER_HOST": self.host}
+
+    def client(self, *, timeout_s: int = 60) -> docker.DockerClient:
+        """A client of it."""
+        return docker.DockerClient(base_url=self.host, timeout=timeout_s)
+
+    def start(self) -> None:
+        """Start it (again) and wait until it answers."""
+        assert self._process is not None, "not the tests' own engine"
+        assert self._pidfile is not None
+        self._pidfile.unlink(missing_ok=True)  # of one that was killed
+        self._process.start(self._answers)
+
+    def stop(self) -> None:
+        """Stop it in order: it ends its containers."""
+        assert self._process is not None, "not the tests' own engine"
+        self._process.stop()
+
+    def kill(self) -> None:
+        """SIGKILL: its containers go on without it."""
+        assert self._process is not None, "not the tests' own engine"
+        self._process.kill()
+
+    def pause(self) -> None:
+        """It accepts connections and never answers, until `resume`."""
+        assert self._process is not None, "not the tests' own engine"
+        self._process.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """It answers again."""
+        assert self._process is not None, "not the tests' own engine"
+        self._process.signal(signal.SIGCONT)
+
+    def empty(self) -> None:
+        """Remove every container, network and volume: of this engine all are the tests'."""
+        client = self.client()
+        for container in client.containers.list(all=True):
+            with suppress(docker.errors.APIError):
+                container.remove(force=True, v=True)
+        client.networks.prune()
+        client.volumes.prune()
+        client.close()
+
+    def build_images(self) -> str:
+        """Build the product's images in it; answers what the build printed. Raises AssertionError with it."""
+        command = host_network([sys.executable, _REPOSITORY / "images" / "build.py"])
+        built = subprocess.run(
+            command, env={**os.environ, **self.environment()}, capture_output=True, text=True, check=False, timeout=900
+        )
+        assert built.returncode == 0, f"images/build failed:\n{built.stdout}{built.stderr}"
+        return built.stdout
+
+    def _answers(self) -> bool:
+        try:
+            client = self.client(timeout_s=2)
+            client.ping()
+            client.close()
+        except (docker.errors.DockerException, OSError):
+            return False
+        return True
+
+
+@contextmanager
+def running_engine() -> Iterator[Engine]:
+    """The engine of this run: its own, or the one that TESTS_ENGINE names. Raises NoEngine with the reason."""
+    if named := os.environ.get("TESTS_ENGINE"):
+        yield Engine(named)
+        return
+    if os.geteuid() != 0:
+        raise NoEngine("a Docker engine of the tests' own needs root")
+    if not inside():
+        raise NoEngine("a Docker engine of the tests' own needs the namespaces that ./tests/run makes")
+    if shutil.which("dockerd") is None:
+        raise NoEngine("no dockerd on this machine: install docker.io")
+    with _slot() as data, tempfile.TemporaryDirectory(prefix="ft-") as folder:
+        engine = _engine(data, Path(folder))
+        engine.start()
+        try:
+            engine.empty()
+            yield engine
+            engine.empty()
+        finally:
+            engine.resume()
+            engine.stop()
+
+
+def _engine(data: Path, folder: Path) -> Engine:
+    socket, pidfile = folder / "docker.sock", folder / "docker.pid"
+    process = Process(
+        [
+            "dockerd",
+            f"--data-root={data}",
+            f"--exec-root={folder}/exec",
+            f"--pidfile={pidfile}",
+            f"--host=unix://{socket}",
+            f"--bip={BRIDGE}",
+            f"--default-address-pool={POOL}",
+            f"--cgroup-parent={CGROUP}",
+            # The other driver asks systemd, which does not know the processes of another namespace.
+            "--exec-opt=native.cgroupdriver=cgroupfs",
+            "--storage-driver=overlay2",
+            "--log-level=warn",
+        ],
+        log=folder / "dockerd.log",
+        environment={"DOCKER_HOST": ""},
+        cwd=folder,
+    )
+    return Engine(f"unix://{socket}", process, pidfile)
+
+
+@contextmanager
+def _slot() -> Iterator[Path]:
+    """A data folder that no other run uses; the first is the one whose images are usually there."""
+    root = cache()
+    root.mkdir(parents=True, exist_ok=True)
+    for number in range(SLOTS):
+        with (root / f"engine-{number}.lock").open("w") as lock:
+            if _locked(lock):
+                yield root / f"engine-{number}"
+                return
+    raise NoEngine(f"{SLOTS} runs of the tests use the engines under {root} already")
+
+
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
