@@ -28,7 +28,7 @@ from node.agent.ports import RuntimeFailed
 from node.agent.runtime.docker import DockerRuntime
 from node.agent.runtime.gateway_container import GatewayContainer
 from node.agent.runtime.uids import Uids
-from node.agent.runtime.volumes import LocalVolumes
+from node.agent.runtime.volumes import DiskVolumes
 from node.agent.server import build
 from node.agent.walk import Parts
 from node.bucket.records import Capacity
@@ -59,7 +59,7 @@ def replica_target(location: Location) -> ReplicaTarget:
 
     def credentials(_prefix: str) -> Credentials:
         found = location.credentials()
-        return Credentials(found.access_key, found.secret_key, found.session_token or "")
+        return Credentials(found.access_key, found.secret_key, found.token or "")
 
     return ReplicaTarget(location.bucket, location.prefix, location.endpoint, location.region, credentials)
 
@@ -76,7 +76,7 @@ def compose(settings: Settings, link: GuardLink) -> Machine:
     store = S3Store(location)
     fleet = settings.runtime_dir.name
     runtime = DockerRuntime(fleet, image_prefix=settings.image_prefix)
-    volumes = LocalVolumes(settings.state_dir)
+    volumes = DiskVolumes(settings.state_dir)
     folder = settings.runtime_dir / "gateway"
     process = GatewayContainer(docker.from_env(), fleet, f"{settings.image_prefix}/gateway:latest", folder, GATEWAY_UID)
     gateway = HaproxyGateway(from_settings(settings), process, folder, GATEWAY_UID)
