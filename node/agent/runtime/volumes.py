@@ -19,7 +19,7 @@ IMAGE = "data.ext4"
 LOWEST_FREE_BYTES = 256 << 20
 
 
-class LocalVolumes:
+class DiskVolumes:
     """Implements node.agent.ports.Volumes under `state`. Needs root. Calls for one tenant must not overlap."""
 
     def __init__(self, state: Path) -> None:
