@@ -236,6 +236,9 @@ def lose_node(fleet: Fleet) -> None:
     volume = fleet.state / "t" / TENANT
     if not volume.is_dir():
         raise Untrue(f"there is no volume {volume}")
+    for line in reversed(Path("/proc/mounts").read_text().splitlines()):
+        if line.split()[1].startswith(f"{volume}/"):
+            subprocess.run(["umount", "--lazy", line.split()[1]], check=True)
     shutil.rmtree(volume)
     say(f"   killed: guard, agent and {len(names)} containers; removed: {volume}")
 

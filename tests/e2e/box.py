@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from node.bucket.s3 import Credentials, Location, S3Store
 from tests.testbed.process import Process, free_ports, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,6 +145,24 @@ class Box:
         """SIGKILL a container's process."""
         self.docker("kill", "-s", "KILL", self.container(tenant, role), check=False)
 
+    def unmount(self, folder: Path) -> None:
+        """Take away what is mounted below a folder, as a lost disk would be."""
+        for line in reversed(Path("/proc/mounts").read_text().splitlines()):
+            if line.split()[1].startswith(f"{folder}/"):
+                subprocess.run(["umount", "--lazy", line.split()[1]], check=True)
+
+    def objects(self, prefix: str) -> list[str]:
+        """Keys in the bucket under a prefix of the fleet's."""
+        name, _, top = self.env["FLEET_BUCKET"].removeprefix("s3://").partition("/")
+        store = S3Store(
+            Location(name, f"{top}/" if top else "", self.env["FLEET_S3_ENDPOINT"], self.env["FLEET_S3_REGION"]),
+            credentials=Credentials(self.env["AWS_ACCESS_KEY_ID"], self.env["AWS_SECRET_ACCESS_KEY"]),
+        )
+        try:
+            return [entry.key for entry in store.list(prefix)]
+        finally:
+            store.close()
+
     def lose_node(self, tenant: str) -> None:
         """All of the node killed at once, and the tenant's volume gone."""
         for part in ("guard", "agent"):
@@ -151,6 +170,7 @@ class Box:
         names = self.docker("ps", "-aq", "--filter", f"name=^{self.fleet_name}-").split()
         if names:
             self.docker("rm", "-f", *names)
+        self.unmount(self.state / "t" / tenant)
         shutil.rmtree(self.state / "t" / tenant)
 
     # ---- using it
