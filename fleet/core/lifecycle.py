@@ -49,6 +49,9 @@ REASONS: dict[str, str] = {
 }
 
 
+_FAILURES = frozenset({"refused", "secrets", "error"})
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """`state` None: as reported. `reason` empty: the report's."""
@@ -165,5 +168,5 @@ def status(want: Want, seen: Evidence, note: tuple[str, str] | None) -> Status:
         reason, message = "node_unreachable", REASONS["node_unreachable"]
     if note is not None and state not in SETTLED[want]:
         reason, message = note
-        state = "failed" if reason in ("refused", "secrets") and state == "pending" else state
+        state = "failed" if reason in _FAILURES and state == "pending" else state
     return Status(state, reason, message)

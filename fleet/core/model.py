@@ -148,15 +148,19 @@ def _recorded(owner: Owner, is_: Is) -> Evidence:
 
 
 def observed(spec: Spec, seen: Evidence, owner: Owner | None) -> int:
-    """The last generation carried out or given up. `down` of a tenant that nobody has is carried out by itself."""
-    done = owner.observed_generation if owner else 0
-    if seen.report is not None:
-        done = max(done, seen.report.observed_generation)
+    """The last generation carried out or given up. `down` of a tenant that nobody has is carried out by itself.
+
+    The owner record is ahead of the server's start, so it counts only where no node is to report.
+    """
     if spec.want == "down" and seen.hold in ("none", "over"):
         return spec.generation
     if spec.want == "purged" and (spec.purge_after is None or tombstoned(seen)):
         return spec.generation
-    return min(done, spec.generation)
+    if seen.report is not None:
+        return min(seen.report.observed_generation, spec.generation)
+    if owner is not None and owner.state in ("hibernated", "lost", "damaged"):
+        return min(owner.observed_generation, spec.generation)
+    return 0
 
 
 def tombstoned(seen: Evidence) -> bool:

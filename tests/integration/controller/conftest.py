@@ -1,0 +1,143 @@
+"""A controller and fake agents in this process, over real HTTP, on a store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+import uvicorn
+from cryptography.fernet import Fernet
+
+from fleet.app import Controller
+from fleet.metrics import Metrics
+from fleet.watch import Every
+from node.bucket.memory import MemoryStore
+from node.settings import Settings
+from tests.integration.controller.fakeagent import FakeAgent
+
+TOKEN, READER = "secret", "reader"
+SPEC = {"image": "server:1", "databases": ["app.db"]}
+
+
+class Served:
+    """An ASGI app on a thread of its own, with its own event loop."""
+
+    def __init__(self, app, port=0):
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(("127.0.0.1", port))
+        self.port = self.socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
+        self.loop = None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self):
+        async def serve():
+            self.loop = asyncio.get_running_loop()
+            await self.server.serve(sockets=[self.socket])
+
+        asyncio.run(serve())
+
+    def start(self):
+        self.thread.start()
+        for _ in range(1000):
+            if self.server.started:
+                return self
+            self.thread.join(0.01)
+        raise AssertionError("the server did not start")
+
+    def call(self, what):
+        """Run a function on the server's loop."""
+        done = threading.Event()
+
+        def run():
+            what()
+            done.set()
+
+        self.loop.call_soon_threadsafe(run)
+        assert done.wait(10)
+
+    def stop(self):
+        self.server.should_exit = True
+        self.thread.join(15)
+        self.socket.close()
+
+
+@dataclass
+class Fleet:
+    """A controller with its client, and the fake agents that joined."""
+
+    store: object
+    settings: Settings
+    controller: Controller = None
+    served: Served = None
+    client: httpx.Client = None
+    agents: dict = field(default_factory=dict)
+    stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def join(self, node, **options):
+        agent = FakeAgent(node, self.store, token=TOKEN, **options)
+        served = Served(agent.app).start()
+        self.stack.callback(served.stop)
+        self.stack.callback(lambda: served.call(agent.close))
+        agent.join(served.url)
+        agent.served = served
+        self.agents[node] = agent
+        return agent
+
+    def start(self):
+        self.controller = Controller(self.settings, self.store, Metrics(), Every(0.1, 0.2, 0.2))
+        self.served = Served(self.controller.app).start()
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        self.client = httpx.Client(base_url=self.served.url, headers=headers, timeout=30, trust_env=False)
+        self.until(lambda: self.client.get("/readyz").status_code == 200)
+        return self
+
+    def stop(self):
+        if self.client is not None:
+            self.client.close()
+            self.served.stop()
+            self.client = None
+
+    def until(self, what, timeout_s=20):
+        """Poll until true; a bounded wait for what happens elsewhere."""
+        pause = threading.Event()
+        for _ in range(int(timeout_s / 0.02)):
+            if found := what():
+                return found
+            pause.wait(0.02)
+        raise AssertionError("it did not come true in time")
+
+    def up(self, tenant, wait="20s", secrets=None, **changes):
+        body = {"spec": {**SPEC, **changes}, **({"secrets": secrets} if secrets else {})}
+        return self.client.put(f"/v1/tenants/{tenant}", params={"wait": wait}, json=body)
+
+    def get(self, tenant):
+        return self.client.get(f"/v1/tenants/{tenant}").json()
+
+
+@pytest.fixture
+def bare():
+    """No controller and no agent yet."""
+    settings = Settings(
+        token=[TOKEN], token_readonly=[READER], secrets_key=Fernet.generate_key().decode(), bucket="s3://none"
+    )
+    fleet = Fleet(MemoryStore(), settings)
+    yield fleet
+    fleet.stop()
+    fleet.stack.close()
+
+
+@pytest.fixture
+def fleet(bare):
+    """One agent `n1`, and a controller that has read the bucket."""
+    bare.join("n1")
+    bare.start()
+    bare.until(lambda: bare.client.get("/v1/nodes").json()["nodes"][0]["state"] == "ready")
+    return bare
