@@ -26,12 +26,12 @@ BUCKET = "fleet"
 HOST = "127.0.0.1"
 _REGION = "us-east-1"
 # Its ports are consecutive: S3 first, which is the setting, then the inner ones.
-_PORTS = ("s3", "master", "volume", "filer")
+_PORTS = ("s3", "master", "volume", "filer", "admin")
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedStore:
-    """Where the store is and what it takes to use it. `port` is its S3 port, the seven above it are its inner ones."""
+    """Where the store is and what it takes to use it. `port` is its S3 port, the nine above it are its inner ones."""
 
     folder: Path
     port: int
@@ -92,7 +92,8 @@ def command(store: EmbeddedStore) -> list[str]:
 
 def prepare(store: EmbeddedStore) -> None:
     """Make its folders. Raises OSError."""
-    (store.folder / "data").mkdir(parents=True, exist_ok=True, mode=0o700)
+    store.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (store.folder / "data").mkdir(exist_ok=True, mode=0o700)
 
 
 def environment(store: EmbeddedStore, base: Mapping[str, str]) -> dict[str, str]:

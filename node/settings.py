@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     """What controller, agent, guard and command line read. Paths absolute, times in seconds.
 
     `bucket` None means the embedded store (`fleet serve` sets it for the processes that it starts); `store_port` is
-    that store's S3 port, the seven above it are its inner ones.
+    that store's S3 port, the nine above it are its inner ones.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     mode: Literal["solo", "shared"] = "shared"
     state_dir: Path = DEFAULT_STATE
     run_dir: Path | None = None
-    store_port: Annotated[int, Field(ge=1, le=65528)] = 7090
+    store_port: Annotated[int, Field(ge=1, le=65526)] = 7090
     image_prefix: str = "fleet"
     memory_bytes: int | None = None
     cpus: float | None = None
