@@ -63,6 +63,7 @@ class Executive:
         )
         self._alarm = Alarm(self._fire_timers, self.now_ms)
         self._path = path
+        self._checkpoint = checkpoint
         self._definitions = definitions
         self._clock = clock
         self._keep_idle = keep_idle
@@ -77,7 +78,7 @@ class Executive:
         """Open the file and go on with every run that has an activity to run, or that was blocked."""
         self._loop = asyncio.get_running_loop()
         self.writer.open()
-        self._store = Store(self._path)
+        self._store = Store(self._path, self._checkpoint)
         self.accepting = True
         self.stats.runs = self._store.counts()
         self.gate.when(0, lambda: None)  # ends that the file has already are told once it is confirmed

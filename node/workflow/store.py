@@ -19,8 +19,8 @@ _COLUMNS = "id, name, state, input_hash, last_seq, active, waits, user_state, er
 class Store:
     """A reader of one log."""
 
-    def __init__(self, path: Path) -> None:
-        self._db = connect(path, query_only=True)
+    def __init__(self, path: Path, checkpoint: bool = False) -> None:
+        self._db = connect(path, checkpoint=checkpoint, query_only=True)
 
     def _rows(self, sql: str, *values: Any) -> list[Any]:
         """Every row at once: a statement left half-read would hold the WAL."""
