@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import wraps
 
 from node.worker import schemas
@@ -19,7 +19,6 @@ from node.worker.metrics import (
     render,
     request_families,
 )
-from node.worker.operations import Operation
 from node.worker.problem import Problem
 from node.worker.wire import event_document, fields_of, run_document, to_problem
 from node.workflow import Engine, Run
@@ -52,11 +51,6 @@ class Api:
         self._counts = counts
         self._door = door
         self._stopping = stopping
-        self._operations: Sequence[Operation] = ()
-
-    def describe(self, operations: Sequence[Operation]) -> None:
-        """Tells which operations /openapi.json is about."""
-        self._operations = operations
 
     @_serving
     async def start(self, request: Request) -> Response:
@@ -111,8 +105,9 @@ class Api:
 
     async def openapi(self, _: Request) -> Response:
         from node.worker.openapi import openapi  # most workers are never asked
+        from node.worker.table import operations
 
-        return json_response(200, openapi(self._operations))
+        return json_response(200, openapi(operations(self)))
 
     async def _closed(self, run_id: str, wait_s: float) -> Run:
         """The run once it has ended, or as it is when the wait is over or the worker stops."""

@@ -88,9 +88,7 @@ async def _run(settings: Settings, tenant: Tenant, listener: socket.socket) -> N
     )
     counts = RequestCounts()
     api = Api(engine, counts, door, stopping)
-    routes = Routes(operations(api))
-    api.describe(routes.operations)
-    server = QuietServer(Site(routes, counts, tenant.asgi), stopping)
+    server = QuietServer(Site(Routes(operations(api)), counts, tenant.asgi), stopping)
     opening = asyncio.create_task(_open(engine, api, stopping), name="open")
     try:
         await server.serve(sockets=[listener])

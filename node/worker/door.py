@@ -8,7 +8,6 @@ the call is repeated until the answer is definite.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 
 log = logging.getLogger("node.worker.door")
 
-CALL_TIMEOUT_S = 15.0
+CALL_TIMEOUT_S = 35.0  # longer than the node itself waits: its answer says more than our impatience
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 2.0
 _BODY_MAX_BYTES = 65536
@@ -54,15 +53,6 @@ class Door:
             self._rounds = asyncio.create_task(self._run_rounds(), name="door")
         await future
 
-    async def identity(self) -> dict[str, object]:
-        """Who the node says that this tenant is. Raises DoorError."""
-        async with asyncio.timeout(self._timeout_s):
-            status, body = await _exchange(await asyncio.open_unix_connection(self._path), "GET", "/identity")
-        if status != 200:
-            raise DoorError(f"GET /identity at {self._path} answered {status}")
-        document = json.loads(body)
-        return document if isinstance(document, dict) else {}
-
     async def close(self) -> None:
         """Ends the connection; whoever still waits is cancelled, their outcome unknown."""
         if self._rounds is not None:
@@ -98,13 +88,20 @@ class Door:
     async def _confirm(self) -> None:
         started = time.monotonic()
         async with asyncio.timeout(self._timeout_s):
-            if self._streams is None:
-                self._streams = await asyncio.open_unix_connection(self._path)
-            status, body = await _exchange(self._streams, "POST", "/durable")
+            status, body = await self._ask()
         if status != 200:
             raise DoorError(f"POST /durable at {self._path} answered {status}: {body[:200].decode(errors='replace')}")
         self.counts.confirmed += 1
         self.counts.confirmed_s += time.monotonic() - started
+
+    async def _ask(self) -> tuple[int, bytes]:
+        if self._streams is not None:
+            try:
+                return await _exchange(self._streams, "POST", "/durable")
+            except (OSError, EOFError):
+                self._hang_up()  # a connection that the node closed while it was idle says nothing: dial again at once
+        self._streams = await asyncio.open_unix_connection(self._path)
+        return await _exchange(self._streams, "POST", "/durable")
 
     def _hang_up(self) -> None:
         # A call that was given up may still be answered: its answer must not be taken for the next one's.

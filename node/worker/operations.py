@@ -84,7 +84,6 @@ class Routes:
     """Finds an operation by method and path."""
 
     def __init__(self, operations: tuple[Operation, ...]) -> None:
-        self.operations = operations
         self._by_length: dict[int, list[Operation]] = {}
         for operation in operations:
             self._by_length.setdefault(len(operation.segments), []).append(operation)

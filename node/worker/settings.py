@@ -60,10 +60,10 @@ def parse_duration(name: str, text: str) -> float:
     """Seconds in `0`, `500ms`, `1s`, `5m`, `12h` or `7d`. Raises SettingsError naming `name`."""
     if text == "0":
         return 0.0
-    match = re.fullmatch(r"(\d{1,9})(ms|s|m|h|d)", text, re.ASCII)
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d)", text, re.ASCII)
     if match is None:
         raise SettingsError(f"{name} is {text!r}: expected a duration such as 0, 500ms, 1s, 5m, 12h or 7d")
-    return int(match[1]) * _UNITS_S[match[2]]
+    return float(match[1]) * _UNITS_S[match[2]]
 
 
 def _parse_port(text: str) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from node.worker import door as door_module
-from node.worker.door import Door, DoorError
+from node.worker.door import Door
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +27,7 @@ class Node:
         self.release = asyncio.Event()
         self.release.set()
         self._tasks = set()
+        self._writers = []
 
     async def __aenter__(self):
         self._server = await asyncio.start_unix_server(self._serve, self.path)
@@ -37,7 +38,12 @@ class Node:
         for task in self._tasks:
             task.cancel()
 
+    def hang_up(self):
+        for writer in self._writers:
+            writer.close()
+
     async def _serve(self, reader, writer):
+        self._writers.append(writer)
         self._tasks.add(asyncio.current_task())
         self.connections += 1
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
@@ -188,11 +194,12 @@ def test_closing_cancels_who_still_waits(tmp_path):
     run(scenario, tmp_path)
 
 
-def test_the_identity_is_what_the_node_says(tmp_path):
+def test_a_connection_that_the_node_closed_while_idle_is_dialled_again_at_once(tmp_path):
     async def scenario(door, node):
-        assert await door.identity() == {"tenant": "acme", "epoch": 7}
-        assert node.requests == ["GET /identity HTTP/1.1"]
-        with pytest.raises(DoorError, match="404"):
-            await door.identity()
+        await door.durable()
+        node.hang_up()
+        await door.durable()
+        assert (door.counts.confirmed, door.counts.unknown) == (2, 0)
+        assert node.connections == 2
 
-    run(scenario, tmp_path, answer(200, b'{"tenant": "acme", "epoch": 7}'), answer(404))
+    run(scenario, tmp_path)
