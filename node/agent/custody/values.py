@@ -82,14 +82,20 @@ class Claim:
         """Whether the worker creates the files: it starts first, `settle` follows in the background."""
         return self.kind == "born"
 
+    @property
+    def settled(self) -> bool:
+        """Whether this epoch is the one that a restore reads."""
+        return self.data_epoch == self.epoch
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A volume that is ready for its sidecar. `restored_bytes` is the files' size, 0 if nothing was restored.
+    """A volume that is ready for its sidecar. Go on with `claim`: an accepted loss may have made it `born`.
 
-    `set_aside` is where an old volume went; `orphaned` are transactions that a predecessor uploaded after the cut.
+    `restored_bytes` is the files' size, 0 if nothing was restored; `set_aside` is where an old volume went.
     """
 
+    claim: Claim
     volume: Volume
     phases: tuple[Phase, ...] = ()
     restored_bytes: int = 0

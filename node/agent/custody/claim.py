@@ -1,0 +1,142 @@
+"""Deciding a claim: may this node take the tenant, and does its volume go on in the same epoch? Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from node.agent.custody import position
+from node.agent.custody.position import Position
+from node.bucket.records import Lease, Owner, Restore
+
+IDLE = frozenset({"released", "hibernated", "purged", "lost", "damaged"})
+CLEAN = frozenset({"released", "hibernated"})
+DOWN = frozenset({"lost", "damaged"})
+
+
+@dataclass(frozen=True, slots=True)
+class Me:
+    """This node and its session, and the kernel's boot."""
+
+    node: str
+    session: int
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeFacts:
+    """What a volume says of itself: its marker (epoch 0: none confirmed) and each file's newest raw txid."""
+
+    node: str
+    epoch: int
+    boot_id: str
+    local: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """Same epoch, same volume."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """A new epoch on a fresh volume. `reason` is the lineage's."""
+
+    epoch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Another session holds it, and is not over."""
+
+    why: str
+    node: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class No:
+    """Nobody may claim it as it is: `reason` one token."""
+
+    reason: str
+    why: str
+
+
+Decision = Continue | Fresh | Elsewhere | No
+
+
+def session_over(owner: Owner, lease: Lease | None) -> bool:
+    """Whether the owner's session is over, by its node's lease, which was read *after* the owner record.
+
+    Gone for that session, or a later session: never merely another, and never for a lease that is missing.
+    """
+    if lease is None or lease.node != owner.node:
+        return False
+    return lease.session > owner.session or (lease.session == owner.session and lease.state == "gone")
+
+
+def freedom(me: Me, owner: Owner | None, lease: Lease | None, restore: Restore | None) -> Elsewhere | No | None:
+    """None if `me` may claim the tenant now, else why not. `lease` is that of the owner's node."""
+    if owner is None:
+        return None
+    if owner.state in DOWN and not (restore and restore.id != owner.restore_id):
+        return No(owner.state, owner.message or f"its data is {owner.state}")
+    if owner.state in IDLE or _mine(me, owner) or session_over(owner, lease):
+        return None
+    return Elsewhere(f"node {owner.node} holds it in session {owner.session}", owner.node, owner.epoch)
+
+
+def _mine(me: Me, owner: Owner) -> bool:
+    # An earlier session of this node: the guard promises that nothing of it runs, or will.
+    return owner.node == me.node and owner.session <= me.session
+
+
+def comparable(me: Me, owner: Owner | None, volume: VolumeFacts | None, restore: Restore | None) -> bool:
+    """Whether the volume may go on if its positions allow it: only then are they worth a LIST."""
+    return (
+        owner is not None
+        and volume is not None
+        and not wanted(owner, restore)
+        and volume.node == me.node == owner.node
+        and volume.epoch == owner.epoch == owner.data_epoch
+        and owner.state in {"claimed", "running", *CLEAN}
+    )
+
+
+def wanted(owner: Owner | None, restore: Restore | None) -> bool:
+    """Whether a restore was asked for and has not been carried out."""
+    return restore is not None and (owner is None or owner.restore_id != restore.id)
+
+
+def decide(
+    me: Me,
+    owner: Owner | None,
+    volume: VolumeFacts | None,
+    positions: Mapping[str, Position] | None,
+    restore: Restore | None,
+) -> Continue | Fresh:
+    """What to claim, once `freedom` allows it. `positions` None: not comparable, or not known."""
+    if owner is None:
+        return Fresh(1, "restore" if restore and restore.source else "born")
+    if comparable(me, owner, volume, restore) and volume is not None and positions is not None:
+        same_boot = volume.boot_id == me.boot_id
+        if same_boot and position.not_behind(positions):
+            return Continue(owner.epoch)
+        if owner.state in CLEAN and position.exactly(positions, volume.local, owner.positions):
+            return Continue(owner.epoch)
+    return Fresh(owner.epoch + 1, _reason(me, owner, volume, restore))
+
+
+def _reason(me: Me, owner: Owner, volume: VolumeFacts | None, restore: Restore | None) -> str:
+    if wanted(owner, restore):
+        return "restore"
+    if owner.state == "purged":
+        return "reborn"
+    if owner.state in CLEAN:
+        return "move"
+    if owner.node == me.node and volume is not None and volume.boot_id != me.boot_id:
+        return "unclean"
+    return "failover"

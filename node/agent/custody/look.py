@@ -1,0 +1,86 @@
+"""Reading the bucket for a claim: positions against it, what an epoch holds, which epochs hold anything. Blocking."""
+
+from __future__ import annotations
+
+import filecmp
+import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from node.agent.custody import cut, ltx, position, volume
+from node.agent.custody.cut import Objects
+from node.agent.custody.position import Position
+from node.agent.ports import Volume
+from node.bucket import cas, keys
+from node.bucket.errors import Missing
+from node.bucket.records import Lineage
+from node.bucket.store import Store
+
+
+def positions(
+    store: Store, tenant: str, epoch: int, databases: Iterable[str], vol: Volume, local: Mapping[str, int]
+) -> dict[str, Position]:
+    """How the volume stands to the epoch's prefix: one LIST a file. Raises the store's errors: unknown is not equal."""
+    prefix = keys.epoch_data(tenant, epoch)
+    return {db: _position(store, prefix, db, vol, local.get(db, 0)) for db in databases}
+
+
+def _position(store: Store, prefix: str, db: str, vol: Volume, local: int) -> Position:
+    entries = list(store.list(f"{prefix}{db}/0000/", start_after=position.start_after(prefix, db, local)))
+    path = volume.raw_file(vol, db, local)
+    found = position.compare(entries, prefix, db, local, volume.etags(path) if local else frozenset())
+    if found is not Position.UNCLEAR:
+        return found
+    key = f"{prefix}{db}/0000/{path.name}"
+    with tempfile.TemporaryDirectory(prefix="ltx-", dir=vol.meta) as folder:
+        theirs = Path(folder) / "theirs"
+        try:
+            store.get_file(key, theirs)
+        except Missing:
+            return Position.DIVERGED
+        return Position.EQUAL if filecmp.cmp(path, theirs, shallow=False) else Position.DIVERGED
+
+
+def objects(store: Store, tenant: str, epoch: int) -> Objects:
+    """Everything under an epoch's prefix: one listing. Raises the store's errors."""
+    prefix = keys.epoch_data(tenant, epoch)
+    return ltx.by_database(store.list(prefix), prefix)
+
+
+def epochs_with_files(store: Store, tenant: str) -> list[int]:
+    """The epochs whose prefix holds any object, newest first: a request per epoch. Raises the store's errors."""
+    root, found, after = keys.tenant_data(tenant), [], ""
+    while entry := next(iter(store.list(root, start_after=after, limit=1)), None):
+        name = entry.key.removeprefix(root).split("/", 1)[0]
+        with suppress(ValueError):  # not an epoch: somebody else's object
+            found.append(int(name.removeprefix("e"), 16))
+        after = f"{root}{name}0"  # past everything under `name/`
+    return sorted(found, reverse=True)
+
+
+def lineages(store: Store, tenant: str) -> list[Lineage]:
+    """A tenant's lineage records by epoch, oldest first. Raises the store's errors."""
+    held = [cas.read(store, entry.key, Lineage) for entry in store.list(keys.lineages(tenant))]
+    return sorted((h.record for h in held if h), key=lambda r: r.epoch)
+
+
+def salvage(store: Store, tenant: str, below: int, databases: Iterable[str]) -> tuple[int, dict[str, int]]:
+    """For a tenant without a data epoch: the newest epoch below `below` of which anything can be restored.
+
+    An epoch that died before it was whole may hold the only copy of what its tenant wrote. What was written before the
+    tenant was last born is not its own. (0, {}) if there is nothing at all: then it may be born empty.
+    """
+    candidates = [e for e in epochs_with_files(store, tenant) if e < below]
+    if not candidates:
+        return 0, {}
+    born = [r.epoch for r in lineages(store, tenant) if r.reason in {"born", "reborn"} and r.epoch < below]
+    for epoch in candidates:
+        if epoch < max(born, default=0):
+            break
+        found = objects(store, tenant, epoch)
+        match cut.cut(found, databases, {}):
+            case cut.Whole(files) | cut.Broken(instead=files):
+                if files:
+                    return epoch, files
+    return 0, {}

@@ -1,0 +1,74 @@
+"""The marker of a volume: root's own note of which epoch it holds, whose first snapshot is confirmed, and since when.
+
+It is written when the epoch's first snapshot is in the bucket, not before; until then it says only where the volume
+came from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """`epoch` 0: nothing confirmed yet. `attempt` is the epoch that the volume was made for. `released`: its last byte
+    was confirmed at `positions`, and nothing of it has run since."""
+
+    tenant: str
+    node: str
+    epoch: int
+    attempt: int
+    boot_id: str
+    origin: Literal["born", "restored"]
+    released: bool = False
+    positions: dict[str, str] = field(default_factory=dict)
+
+    def confirmed(self) -> Marker:
+        """After the first snapshot."""
+        return replace(self, epoch=self.attempt)
+
+    def running(self, boot_id: str) -> Marker:
+        """Before its sidecar starts: from here on it may hold bytes that are nowhere else."""
+        return replace(self, released=False, boot_id=boot_id, positions={})
+
+    def at_rest(self, positions: dict[str, str]) -> Marker:
+        """After a confirmed stop."""
+        return replace(self, released=True, positions=positions)
+
+    @property
+    def disposable(self) -> bool:
+        """Whether all that the volume holds is in the bucket: it was released, or only ever restored."""
+        return self.released or (self.epoch == 0 and self.origin == "restored")
+
+
+def read(path: Path) -> Marker | None:
+    """The marker of a volume; None if there is none that this version can read: then nothing is known of the volume."""
+    try:
+        raw = json.loads(path.read_text())
+        if raw.pop("format", None) != FORMAT:
+            return None
+        return Marker(**raw)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def write(path: Path, marker: Marker) -> None:
+    """Replace the marker, durably: after a power cut it is the old one or the new one."""
+    new = path.with_name(path.name + ".new")
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w") as f:
+        json.dump({"format": FORMAT, **asdict(marker)}, f)
+        f.flush()
+        os.fsync(f.fileno())
+    new.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

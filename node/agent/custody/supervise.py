@@ -1,0 +1,146 @@
+"""Looking after sidecars and records: lag, restarts, foreign writers, and tenants that are no longer ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from node.agent.custody import sidecar, volume, watchdog
+from node.agent.custody.context import Context
+from node.agent.custody.errors import Refused, SidecarFailed
+from node.agent.custody.held import HeldTenant, Sidecar, names
+from node.agent.custody.litestream import SocketError
+from node.agent.custody.values import CustodyEvent, FileLag, Replication
+from node.agent.custody.watchdog import Limits, Seen, Verdict
+from node.bucket import cas, keys
+from node.bucket.errors import BucketError
+from node.bucket.records import Owner
+
+LEAST_BEHIND_S = 60.0
+
+
+def behind_s(rpo_s: float) -> float:
+    """The lag from which a tenant counts as behind."""
+    return max(10 * rpo_s, LEAST_BEHIND_S)
+
+
+async def replication(ctx: Context, t: HeldTenant) -> Replication:
+    """How far behind the bucket a tenant is, now. Lag is counted from when the first missing transaction was copied."""
+    files = await _files(ctx, t)
+    restarts = t.sidecar.restarts if t.sidecar else 0
+    if files is None:
+        since = None if t.last_confirmed is None else max(ctx.now() - t.last_confirmed, 0.0)
+        t.lag_s = since
+    else:
+        lags = await ctx.on_engine(_lags, ctx, t, files)
+        t.lag_s = max(lags, default=0.0) if any(f.txid for f in files.values()) else None
+        if t.lag_s == 0:
+            t.last_confirmed = ctx.now()
+    late = t.lag_s is not None and t.lag_s > behind_s(t.claim.rpo_s)
+    return Replication(t.lag_s, t.last_confirmed, late, files or {}, restarts)
+
+
+async def _files(ctx: Context, t: HeldTenant) -> dict[str, FileLag] | None:
+    if t.sidecar is None:
+        return None
+
+    async def one(db: str) -> FileLag:
+        seen = await sidecar.look(t, db, ctx.bounds.poll_s)
+        return FileLag(seen.txid, seen.replicated_txid) if seen else FileLag(None, None)
+
+    answers = await asyncio.gather(*map(one, t.claim.databases), return_exceptions=True)
+    found: dict[str, FileLag] = {}
+    for db, answer in zip(t.claim.databases, answers, strict=True):
+        if isinstance(answer, SocketError | TimeoutError | SidecarFailed):
+            return None
+        if isinstance(answer, BaseException):
+            raise answer
+        found[db] = answer
+    return found
+
+
+def _lags(ctx: Context, t: HeldTenant, files: dict[str, FileLag]) -> list[float]:
+    lags = []
+    for db, f in files.items():
+        txid, replicated = f.txid or 0, f.replicated_txid or 0
+        if txid <= replicated:
+            lags.append(0.0)
+            continue
+        copied = volume.raw_written(t.volume, db, replicated + 1) if t.volume else None
+        since = copied if copied is not None else t.last_confirmed
+        lags.append(max(ctx.now() - since, 0.001) if since is not None else 0.001)
+    return lags
+
+
+async def look(ctx: Context, t: HeldTenant, limits: Limits) -> list[CustodyEvent]:
+    """One look at a tenant's sidecar, and what has to be done about it."""
+    streaming = t.sidecar
+    if streaming is None:
+        return []
+    if not ctx.session().live():
+        streaming.watch = watchdog.resumed(streaming.watch, ctx.monotonic())
+        return []
+    found = await replication(ctx, t)
+    if t.sidecar is not streaming:
+        return []
+    seen = Seen(ctx.monotonic(), found.files or None, found.lag_s if found.files else None, _call_s(ctx, streaming))
+    streaming.watch, verdicts = watchdog.look(streaming.watch, seen, limits, behind_s=behind_s(t.claim.rpo_s))
+    acted = [await _act(ctx, t, limits, verdict, found) for verdict in verdicts]
+    return [event for event in acted if event]
+
+
+def _call_s(ctx: Context, streaming: Sidecar) -> float | None:
+    began = [r.flying_since for r in streaming.syncs.values() if r.flying_since is not None]
+    return ctx.monotonic() - min(began) if began else None
+
+
+async def _act(
+    ctx: Context, t: HeldTenant, limits: Limits, verdict: Verdict, found: Replication
+) -> CustodyEvent | None:
+    match verdict:
+        case Verdict.BEHIND:
+            message = f"{t.tenant}: replication is {found.lag_s or 0:.0f} s behind"
+            return CustodyEvent(t.tenant, "behind", message)
+        case Verdict.CAUGHT_UP:
+            return CustodyEvent(t.tenant, "caught_up", f"{t.tenant}: replication has caught up")
+        case Verdict.FOREIGN_WRITER:
+            message = f"{t.tenant}: somebody else writes into epoch {t.claim.epoch}'s prefix: stopped here"
+            return CustodyEvent(t.tenant, "foreign_writer", message)
+        case Verdict.RESTART:
+            if not await _store_answers(ctx, t):
+                return None  # it is the bucket: a restart would not help, and a fresh start blocks for longer
+            return await restart(ctx, t, limits, "it was stuck")
+
+
+async def restart(ctx: Context, t: HeldTenant, limits: Limits, why: str) -> CustodyEvent | None:
+    """Restart a sidecar; None if it was stopped meanwhile, or the engine cannot now: the next look tries again."""
+    try:
+        done = await sidecar.restart(ctx, t, limits)
+    except Refused:
+        return None
+    message = f"{t.tenant}: its sidecar was restarted: {why}"
+    return CustodyEvent(t.tenant, "sidecar_restarted", message) if done else None
+
+
+async def _store_answers(ctx: Context, t: HeldTenant) -> bool:
+    try:
+        await asyncio.wait_for(ctx.on_store(ctx.store.get, keys.owner(t.tenant)), ctx.bounds.poll_s)
+    except (BucketError, TimeoutError):
+        return False
+    return True
+
+
+async def ousted(ctx: Context, tenants: Callable[[], Iterable[HeldTenant]]) -> list[CustodyEvent]:
+    """Held tenants whose record is not ours any more: one LIST for all, one GET for each that changed."""
+    entries = await ctx.on_store(lambda: {e.key: e.etag for e in ctx.store.list(keys.OWNERS)})
+    events = []
+    for t in list(tenants()):
+        if entries.get(keys.owner(t.tenant)) == t.owner.etag:
+            continue
+        found = await ctx.on_store(cas.read, ctx.store, keys.owner(t.tenant), Owner)
+        if found is not None and names(ctx.me, found.record, t.claim.epoch):
+            continue  # a write of our own since the LIST
+        if t in tenants():
+            who = f"node {found.record.node} holds epoch {found.record.epoch}" if found else "its record is gone"
+            events.append(CustodyEvent(t.tenant, "ousted", f"{t.tenant}: {who}; stopped here"))
+    return events

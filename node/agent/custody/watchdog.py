@@ -1,0 +1,116 @@
+"""When a sidecar is dead, stuck or behind, and when somebody else writes into its prefix. Pure; times of one clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from node.agent.custody.values import FileLag
+
+
+class Verdict(Enum):
+    """What to do about what was seen."""
+
+    RESTART = "restart"
+    BEHIND = "behind"
+    CAUGHT_UP = "caught_up"
+    FOREIGN_WRITER = "foreign_writer"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds. `stuck_s`: a position stands still while there is lag; `silent_s`: no answer; `call_s`: a confirming
+    call is under way; `foreign_s`: the bucket is ahead of the file."""
+
+    stuck_s: float = 20.0
+    silent_s: float = 15.0
+    call_s: float = 45.0
+    foreign_s: float = 10.0
+    first_wait_s: float = 5.0
+    longest_wait_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look at a sidecar. `files` None: no answer. `call_s` is how long the oldest confirming call is under way."""
+
+    at: float
+    files: Mapping[str, FileLag] | None
+    lag_s: float | None = None
+    call_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What the looks so far add up to."""
+
+    since: float
+    answered_at: float
+    moved_at: float
+    replicated: Mapping[str, int | None] = field(default_factory=dict)
+    foreign_since: float | None = None
+    behind: bool = False
+    wait_s: float = 0.0
+    not_before: float = 0.0
+
+
+def start(at: float) -> Watch:
+    """A sidecar that was just started."""
+    return Watch(since=at, answered_at=at, moved_at=at)
+
+
+def look(watch: Watch, seen: Seen, limits: Limits, *, behind_s: float) -> tuple[Watch, tuple[Verdict, ...]]:
+    """Take one look into account. `behind_s` is the lag from which the tenant counts as behind."""
+    watch, verdicts = _lag(watch, seen, behind_s)
+    if seen.files is not None:
+        watch = _position(watch, seen.at, seen.files)
+    if watch.foreign_since is not None and seen.at - watch.foreign_since >= limits.foreign_s:
+        verdicts.append(Verdict.FOREIGN_WRITER)
+    elif _hangs(watch, seen, limits) and seen.at >= watch.not_before:
+        verdicts.append(Verdict.RESTART)
+    return watch, tuple(verdicts)
+
+
+def restarted(watch: Watch, at: float, limits: Limits) -> Watch:
+    """It was started again: the next restart for the same trouble waits twice as long."""
+    wait_s = min(max(watch.wait_s * 2, limits.first_wait_s), limits.longest_wait_s)
+    return replace(start(at), behind=watch.behind, wait_s=wait_s, not_before=at + wait_s)
+
+
+def resumed(watch: Watch, at: float) -> Watch:
+    """The machine was frozen, or could not look: nothing of that time counts."""
+    return replace(watch, answered_at=at, moved_at=at, foreign_since=None)
+
+
+def _lag(watch: Watch, seen: Seen, behind_s: float) -> tuple[Watch, list[Verdict]]:
+    if seen.lag_s is None:
+        return watch, []
+    if seen.lag_s > behind_s and not watch.behind:
+        return replace(watch, behind=True), [Verdict.BEHIND]
+    if seen.lag_s == 0 and watch.behind:
+        return replace(watch, behind=False), [Verdict.CAUGHT_UP]
+    return watch, []
+
+
+def _position(watch: Watch, at: float, files: Mapping[str, FileLag]) -> Watch:
+    replicated = {db: f.replicated_txid for db, f in files.items()}
+    lagging = any((f.txid or 0) > (f.replicated_txid or 0) for f in files.values())
+    above = any((f.replicated_txid or 0) > (f.txid or 0) > 0 for f in files.values())
+    moved = replicated != watch.replicated or not lagging
+    return replace(
+        watch,
+        answered_at=at,
+        moved_at=at if moved else watch.moved_at,
+        replicated=replicated,
+        foreign_since=(watch.foreign_since if watch.foreign_since is not None else at) if above else None,
+        wait_s=0.0 if not lagging else watch.wait_s,
+    )
+
+
+def _hangs(watch: Watch, seen: Seen, limits: Limits) -> bool:
+    return (
+        seen.at - watch.answered_at >= limits.silent_s
+        or seen.at - watch.moved_at >= limits.stuck_s
+        or (seen.call_s is not None and seen.call_s >= limits.call_s)
+    )
