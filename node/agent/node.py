@@ -134,17 +134,17 @@ class Node:
         self.board.touch()
 
     async def _adopt(self, name: str, want: Assignment | None, containers: list[Container]) -> None:
+        tenant = self._tenant(name)
         claim = None
         running = [c for c in containers if c.running]
         while want is not None and running:
             try:
-                claim = await self.parts.custody.adopt(want, running)
+                claim = await self.parts.custody.adopt(want, running, await tenant.walk.user(want))
                 break
             except (CustodyError, BucketError) as e:
                 # Unknown is not no: as long as the bucket does not answer, the guard's deadline decides.
                 log.warning("cannot tell yet whether to adopt", tenant=name, error=str(e))
                 await asyncio.sleep(1)
-        tenant = self._tenant(name)
         volume = await asyncio.to_thread(self.parts.volumes.find, name)
         if want is None or claim is None or volume is None:
             await tenant.walk.kill()

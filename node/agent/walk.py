@@ -72,7 +72,7 @@ class Walk:
         await self._check_image(want)
         with self._timed("claim"):
             claim = self.claim = await self.parts.custody.claim(want)
-        self._uid = await self._user(want)
+        self._uid = await self.user(want)
         with self._timed("prepare"):
             prepared = await self.parts.custody.prepare(claim, self._uid, want.spec.limits.disk, progress)
         self.volume = prepared.volume
@@ -209,13 +209,14 @@ class Walk:
     async def adopt(self, want: Assignment, claim: Claim, volume: Volume, worker: Container | None) -> None:
         """Go on with containers that an earlier agent started; `worker` None: only the sidecar runs."""
         self.claim, self.volume = claim, volume
-        self._uid = await self._user(want)
+        self._uid = await self.user(want)
         if worker is not None:
             self.worker, self.address = worker.name, f"{worker.address}:{want.spec.port}"
             self.started_at = time.monotonic()
         await self._open_door()
 
-    async def _user(self, want: Assignment) -> int:
+    async def user(self, want: Assignment) -> int:
+        """The uid of the tenant's containers: the spec's, else one of its own on this node."""
         if want.spec.user is not None:
             return want.spec.user
         return await asyncio.to_thread(self.parts.uid_of, self.tenant)

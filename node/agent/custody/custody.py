@@ -181,6 +181,12 @@ class Custody:
             await write_owner(self._ctx, held, observed_generation=generation)
         held.claim = replace(held.claim, generation=generation)
 
+    async def wake_at(self, tenant: str, at: float | None) -> None:
+        """Record when the tenant wants to run next (unix seconds). Raises OwnedElsewhere, Unconfirmed."""
+        held = self._get(tenant)
+        if held.owner.record.wake_at != at:
+            await write_owner(self._ctx, held, wake_at=at)
+
     def held(self) -> tuple[Claim, ...]:
         """Every claim that this object holds."""
         return tuple(h.claim for h in self._held.values())
