@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 from node.agent.gateway.admin import Admin, Processes
-from node.agent.gateway.config import Files, GatewayConfig, render
+from node.agent.gateway.config import Files, GatewayConfig
 from node.agent.gateway.errors import GatewayFailed, GatewayMisconfigured
 from node.agent.gateway.process import GatewayProcess
 from node.agent.gateway.table import (
@@ -25,6 +25,7 @@ from node.agent.gateway.table import (
     unrouted,
     with_route,
 )
+from node.agent.gateway.text import render
 from node.agent.ports import Route
 
 START_LIMIT_S = 15.0

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-UID = 64990
+from node.agent.gateway.config import UID
 
 
 def free_port() -> int:
