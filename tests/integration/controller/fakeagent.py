@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import time
 
@@ -25,7 +26,7 @@ CAPACITY = Capacity(memory_bytes=64 << 30, cpus=64.0, disk_bytes=1 << 40)
 class FakeAgent:
     """One node. `behaviour` maps a tenant to `bad` (never healthy), `refuse` (409), `hang` (never answers)."""
 
-    def __init__(self, node, store: Store, *, token="secret", step_s=0.0, capacity=CAPACITY):
+    def __init__(self, node, store: Store, *, token, step_s=0.0, capacity=CAPACITY):
         self.node, self.store, self.token, self.step_s, self.capacity = node, store, token, step_s, capacity
         self.url = ""
         self.session = 1
@@ -116,7 +117,7 @@ class FakeAgent:
                 data_epoch=owner.epoch,
                 observed_generation=want.generation,
                 restore_id=want.restore.id if want.restore else None,
-            )  # fmt: skip
+            )
         )
         self.report(
             tenant, state="running", reason="", message="", epoch=owner.epoch, data_epoch=owner.epoch,
@@ -172,9 +173,13 @@ class FakeAgent:
                     async with asyncio.timeout(wait):
                         await self._changed.wait()
             return NodeReport(
-                node=self.node, session=self.session, version=self.version, capacity=self.capacity,
-                gateway_url="http://127.0.0.1:7080", tenants=tuple(self.reports.values()),
-            )  # fmt: skip
+                node=self.node,
+                session=self.session,
+                version=self.version,
+                capacity=self.capacity,
+                gateway_url="http://127.0.0.1:7080",
+                tenants=tuple(self.reports.values()),
+            )
 
         @app.get("/v1/tenants/{tenant}/points")
         async def points(tenant: str) -> Points:
@@ -197,7 +202,7 @@ def main(node, port):
     from node.settings import load
 
     settings = load()
-    agent = FakeAgent(node, S3Store(Location.of(settings)), token=settings.token[0].get_secret_value(), step_s=0.02)
+    agent = FakeAgent(node, S3Store(Location.of(settings)), token=settings.token[0].get_secret_value(), step_s=float(os.environ.get("STEP_S", "0.02")))
     agent.join(f"http://127.0.0.1:{port}")
     uvicorn.run(agent.app, host="127.0.0.1", port=port, log_level="warning")
 
