@@ -1,0 +1,255 @@
+"""A server that is killed again and again, and what it leaves behind.
+
+Run as a program this is what forks the lives: it has everything imported and no threads, so a life begins in
+milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from node.workflow import Context, Engine, Retry, activity, activity_info, workflow
+from node.workflow.sqlite import connect
+
+RUNS = 24
+LONGEST_LIFE_S = 60.0
+
+
+def effect(*values: Any) -> None:
+    """One line in a file that survives the process, before the activity does anything else."""
+    info = activity_info()
+    line = json.dumps([int(os.environ["GENERATION"]), info.idempotency_key, values])
+    descriptor = os.open(os.environ["EFFECTS"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(descriptor, line.encode() + b"\n")
+    os.close(descriptor)
+
+
+@activity
+async def add(a: int, b: int) -> int:
+    effect(a, b)
+    await asyncio.sleep(0.001)
+    return a + b
+
+
+@activity
+def multiply(a: int, b: int) -> int:
+    effect(a, b)
+    return a * b
+
+
+@activity(retry=Retry(max_attempts=10, initial_interval_s=0.002, max_interval_s=0.01))
+async def moody(n: int) -> int:
+    effect(n)
+    if activity_info().attempt < 3:
+        raise ConnectionError("not today")
+    return n + 1
+
+
+@activity
+async def dice(previous: int) -> int:
+    """Another result each time: whoever acts on one must act on the one that is recorded."""
+    effect(previous)
+    return random.getrandbits(32)
+
+
+@workflow
+async def row(ctx: Context, n: int) -> int:
+    for i in range(10):
+        n = await ctx.run(add, n, i)
+        ctx.set_state(i)
+    return n
+
+
+@workflow
+async def fan(ctx: Context, n: int) -> int:
+    async def branch(i: int) -> int:
+        return await ctx.run(add, await ctx.run(multiply, n, i), 1)
+
+    return sum(await ctx.gather(*(branch(i) for i in range(8)), limit=3))
+
+
+@workflow
+async def waits(ctx: Context, n: int) -> int:
+    for _ in range(3):
+        n = await ctx.run(moody, n)
+        await ctx.sleep(0.005)
+    return n + int(await ctx.wait_signal("more"))
+
+
+@workflow
+async def chain(ctx: Context, n: int) -> list[int]:
+    drawn = [n]
+    for _ in range(12):
+        drawn.append(await ctx.run(dice, drawn[-1]))
+    return drawn
+
+
+async def serve(path: Path, names: list[str], bucket: Path | None) -> None:
+    """Start every run (again), send every signal (again), and wait for all the ends."""
+    options: dict[str, Any] = {"checkpoint": True}
+    if bucket is not None:
+        options = {"durable": lambda: asyncio.to_thread(upload, path, bucket), "synchronous": "normal"}
+    engine = Engine(path, [row, fan, waits, chain], **options)
+    await engine.open()
+    await asyncio.gather(*(_drive(engine, names[n % len(names)], n) for n in range(RUNS)))
+    await engine.close()
+
+
+async def _drive(engine: Engine, name: str, n: int) -> None:
+    run_id = f"{name}-{n}"
+    await engine.start(name, n, run_id)
+    if name == "waits" and not engine.get(run_id).closed:
+        await engine.signal(run_id, "more", 100, signal_id="only")
+    await engine.result(run_id)
+
+
+def upload(path: Path, bucket: Path) -> None:
+    """Copy the file as it is committed now, and put the copy in place of the last one in one step."""
+    part = bucket.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    source, target = connect(path), apsw.Connection(str(part))
+    with target.backup("main", source, "main") as backup:
+        backup.step()
+    source.close()
+    target.close()
+    part.replace(bucket)
+
+
+def fork_lives() -> None:
+    """Read one life a line, fork it, kill it when its time is up, and answer with how it ended."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    for line in sys.stdin:
+        life = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+            os.environ["EFFECTS"], os.environ["GENERATION"] = life["effects"], str(life["generation"])
+            bucket = Path(life["bucket"]) if life["bucket"] else None
+            asyncio.run(serve(Path(life["path"]), life["names"], bucket))
+            os._exit(0)
+        signal.sigtimedwait({signal.SIGCHLD}, life["seconds"])
+        os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        signal.sigtimedwait({signal.SIGCHLD}, 0)  # of the kill; the next life must not see it
+        print(status, flush=True)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One time that an activity began."""
+
+    generation: int
+    key: str
+    values: list[Any]
+
+
+class Server:
+    """The folder of one server over all its lives."""
+
+    def __init__(self, folder: Path, names: list[str], *, uploads: bool = False) -> None:
+        folder.mkdir()
+        self.path = folder / "workflow.db"
+        self.effects_path = folder / "effects"
+        self.bucket = folder / "bucket.db" if uploads else None
+        self.names = names
+        self.generation = 0
+        self._forks = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.workflow.mortal"],
+            cwd=Path(__file__).parents[3],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def live_for(self, seconds: float) -> bool:
+        """A life that is ended with SIGKILL after `seconds`. True when it had done everything before."""
+        self.generation += 1
+        life = {
+            "path": str(self.path),
+            "names": self.names,
+            "effects": str(self.effects_path),
+            "generation": self.generation,
+            "bucket": str(self.bucket or ""),
+            "seconds": seconds,
+        }
+        assert self._forks.stdin is not None
+        assert self._forks.stdout is not None
+        self._forks.stdin.write(json.dumps(life) + "\n")
+        self._forks.stdin.flush()
+        status = int(self._forks.stdout.readline())
+        assert status in (0, signal.SIGKILL), f"a life ended by itself with status {status}"
+        return status == 0
+
+    def live(self) -> None:
+        """A life to the end."""
+        assert self.live_for(LONGEST_LIFE_S)
+
+    def close(self) -> None:
+        """Stop what forks the lives."""
+        assert self._forks.stdin is not None
+        self._forks.stdin.close()
+        self._forks.wait(LONGEST_LIFE_S)
+
+    def lose_the_machine(self) -> None:
+        """What was not uploaded is gone."""
+        assert self.bucket is not None
+        for name in (self.path.name, self.path.name + "-wal", self.path.name + "-shm"):
+            self.path.with_name(name).unlink(missing_ok=True)
+        if self.bucket.exists():
+            self.path.write_bytes(self.bucket.read_bytes())
+
+    def log(self) -> list[tuple[str, int, str, dict[str, Any]]]:
+        """Run, seq, kind, body of everything recorded."""
+        return [(w, s, k, json.loads(b)) for w, s, k, b in self._rows("SELECT workflow, seq, kind, body FROM log")]
+
+    def ends(self) -> dict[str, Any]:
+        """The result of every run that is completed."""
+        return {run: body["result"] for run, _, kind, body in self.log() if kind == "completed"}
+
+    def recorded(self) -> set[str]:
+        """The keys of the steps whose result is recorded."""
+        return {f"{run}:{body['id']}" for run, _, kind, body in self.log() if kind == "activity_completed"}
+
+    def effects(self) -> list[Effect]:
+        """Every time that an activity began; a line that the kill cut off never happened."""
+        if not self.effects_path.exists():
+            return []
+        lines = self.effects_path.read_text().split("\n")[:-1]
+        return [Effect(*json.loads(line)) for line in lines]
+
+    def _rows(self, sql: str) -> list[tuple[Any, ...]]:
+        if not self.path.exists():
+            return []
+        db = connect(self.path, query_only=True)
+        try:
+            return db.execute(sql).fetchall() if db.pragma("user_version") else []
+        finally:
+            db.close()
+
+
+def lives(seed: int, count: int, longest_s: float) -> Callable[[], list[float]]:
+    """How long each life lasts, from one seed."""
+    draw = random.Random(seed)
+    return lambda: [draw.uniform(0.0, longest_s) for _ in range(count)]
+
+
+def new_seed() -> int:
+    """Printed by the test that uses it, so that a failure can be run again."""
+    return int(os.environ.get("SEED", time.time_ns() % 2**32))
+
+
+if __name__ == "__main__":
+    fork_lives()
