@@ -67,8 +67,9 @@ class HostProcess:
 class Upstream:
     """A tenant's server in a thread: tells its name, what it was sent, streams, echoes."""
 
-    def __init__(self, name: str, port: int | None = None) -> None:
+    def __init__(self, name: str, port: int | None = None, host: str = "127.0.0.1") -> None:
         self.name = name
+        self.host = host
         self.port = port or free_port()
         self.gate = threading.Event()
         self._server: uvicorn.Server | None = None
@@ -76,12 +77,12 @@ class Upstream:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def start(self) -> Upstream:
         config = uvicorn.Config(
             self._app(),
-            host="127.0.0.1",
+            host=self.host,
             port=self.port,
             log_level="error",
             timeout_graceful_shutdown=1,
@@ -147,9 +148,9 @@ class Upstream:
 
 
 @contextlib.contextmanager
-def upstream(name: str) -> Iterator[Upstream]:
+def upstream(name: str, host: str = "127.0.0.1") -> Iterator[Upstream]:
     """An upstream that is stopped at the end, with whatever it still streams let go."""
-    server = Upstream(name).start()
+    server = Upstream(name, host=host).start()
     try:
         yield server
     finally:

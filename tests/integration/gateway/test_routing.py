@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import socket
+from pathlib import Path
 
+import httpx
 import pytest
 
+from node.agent.gateway.config import UID, GatewayConfig
+from node.agent.gateway.haproxy import HaproxyGateway
 from node.agent.ports import Route
 from tests.integration.gateway.conftest import Running
-from tests.integration.gateway.parts import Upstream
+from tests.integration.gateway.parts import HostProcess, Upstream, free_port, upstream
 
 TOKEN = "right-and-secret"
 TOKEN_SHA256 = hashlib.sha256(TOKEN.encode()).hexdigest()
@@ -147,10 +152,21 @@ def test_the_gateway_says_that_it_is_alive(running: Running) -> None:
     assert running.client.get("/healthz").text == "ok"
 
 
+def test_it_listens_on_loopback_of_ipv6_and_routes_there(folder: Path) -> None:
+    """Both sides: the gateway's own address, and a tenant's."""
+    port = free_port()
+    gateway = HaproxyGateway(GatewayConfig(f"[::1]:{port}"), HostProcess(folder), folder, UID)
+    with upstream("six", host="::1") as six:
+        try:
+            gateway.ensure()
+            gateway.route("six", Route(six.address))
+            assert httpx.get(f"http://[::1]:{port}/t/six/").json()["name"] == "six"
+        finally:
+            gateway.stop()
+
+
 def raw(running: Running, path: str) -> bytes:
     """One request whose path no client library has tidied."""
-    import socket
-
     with socket.create_connection(("127.0.0.1", running.port), 10) as s:
         s.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         answer = b""
