@@ -142,6 +142,7 @@ def test_every_state_settles_as_wanted(model):
     shown = status(model.spec.want, seen, None)
     failed = model.spec.want == "up" and model.spec.spec.image == BAD
     assert shown.state in ({"failed"} if failed else SETTLED[model.spec.want])
+    assert model.spec.want != "purged" or model.spec.purge_after is None
     assert observed(model.spec, seen, model.owners.get("acme")) == model.spec.generation
 
 
