@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import ssl
 import sys
@@ -36,7 +35,7 @@ from node.bucket.errors import BucketError
 from node.bucket.probe import probe
 from node.bucket.s3 import Location, S3Store
 from node.bucket.store import Store
-from node.settings import Settings, SettingsError, load
+from node.settings import Settings, SettingsError, is_loopback, load
 
 PROBE_RETRY_S = 2.0
 STOP_S = 5
@@ -125,17 +124,6 @@ class Controller:
 def default_access(settings: Settings) -> str:
     """What a spec without a choice gets: a token as soon as the gateway can be reached from elsewhere."""
     return "open" if is_loopback(settings.gateway_listen) else "token"
-
-
-def is_loopback(host_port: str) -> bool:
-    """Whether this is an address of the machine itself only."""
-    host = host_port.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _verify(settings: Settings) -> ssl.SSLContext | bool:

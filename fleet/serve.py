@@ -12,9 +12,7 @@ from fleet import store as embedded
 from fleet import tokens
 from fleet.supervise import Refused, Service, Supervisor
 from node import log
-from node.settings import Settings
-
-_LOOPBACK = ("127.", "localhost", "[::1]")
+from node.settings import Settings, is_loopback
 
 
 class ServeError(Exception):
@@ -90,7 +88,7 @@ def check_listening(settings: Settings) -> None:
         return
     for name in ("controller_listen", "agent_listen", "gateway_listen"):
         address = str(getattr(settings, name))
-        if not address.startswith(_LOOPBACK):
+        if not is_loopback(address):
             raise ServeError(
                 f"FLEET_{name.upper()} is {address}, beyond this machine, without TLS: give FLEET_TLS_CERT and "
                 "FLEET_TLS_KEY, or --insecure if the network is trusted"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import os
 import re
 import socket
@@ -39,6 +40,17 @@ def _host_port(value: str) -> str:
 
 HostPort = Annotated[str, AfterValidator(_host_port)]
 Tokens = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_tokens)]
+
+
+def is_loopback(host_port: str) -> bool:
+    """Whether this is an address of the machine itself only."""
+    host = host_port.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Settings(BaseSettings):

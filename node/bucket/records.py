@@ -75,7 +75,8 @@ class Capacity(BaseModel):
 class Lease(Record):
     """`nodes/<node>.json`: one machine's session and its liveness. Never deleted.
 
-    `mode` is the fleet mode that this node acts on, so that a change to `shared` can wait for it.
+    `mode` is the fleet mode that this node acts on, so that a change to `shared` can wait for it. `machine` is the
+    random id of the state folder that writes it: two machines that were given one name notice each other.
     """
 
     node: str
@@ -89,6 +90,7 @@ class Lease(Record):
     capacity: Capacity
     labels: dict[str, str] = {}
     version: str = ""
+    machine: str = ""
 
 
 OwnerState = Literal["claimed", "running", "released", "hibernated", "lost", "damaged", "purged"]

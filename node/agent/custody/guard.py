@@ -11,7 +11,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +23,20 @@ from node.agent.custody import session as rules
 from node.agent.custody.keeper import Keeper, SpawnAgent
 from node.agent.custody.lease import Machine
 from node.agent.custody.linkserver import LinkServer
+from node.agent.custody.registrar import Registrar
 from node.agent.custody.session import Mode, Session
 from node.agent.custody.sessionfile import Pending, Saved
 from node.agent.custody.standin import StandIn
 from node.agent.custody.threads import in_thread
 from node.agent.ports import Freezer
-from node.bucket import cas, keys
 from node.bucket.errors import BucketError, Conflict
-from node.bucket.records import Fleet, Lease
+from node.bucket.records import Lease
 from node.bucket.store import Store
 
 log = structlog.get_logger()
 
 _LOOK_S = 0.5
 _REFREEZE_S = 0.05
-_MODE_EVERY = 12
 _FAREWELL_S = 10.0
 
 
@@ -73,22 +72,17 @@ class Guard:
         now: Callable[[], float] = view.boottime,
     ) -> None:
         """`mode` is written to `fleet.json` if this machine founds the fleet; else the fleet's own is kept."""
-        self._machine = machine
-        self._mode = mode
-        self._store = store
+        self._registrar = Registrar(machine, mode, store, place.state_dir)
         self._cage = cage
         self._place = place
         self._now = now
         self._patience = patience or Patience()
         self._boot = view.boot_id()
-        self._key = keys.node(machine.node)
-        self._fleet: Fleet | None = None
         self._fleet_id = ""
         self._session = Session(node=machine.node, ttl_s=15.0, margin_s=3.0, mode=mode)
         self._lease: Lease | None = None
         self._pending: Pending | None = None
         self._still: bool | None = None  # None: whatever an earlier guard left
-        self._renewals = 0
         self._attempted = 0.0
         self._changed = asyncio.Event()
         self._progress = (0, time.monotonic())
@@ -124,7 +118,7 @@ class Guard:
 
     def _resume(self) -> None:
         saved = sessionfile.load(self._place.runtime_dir)
-        if saved is None or saved.session.node != self._machine.node:
+        if saved is None or saved.session.node != self._session.node:
             return
         if rules.may_resume(saved.session, same_boot=saved.boot_id == self._boot, now=self._now()):
             self._session, self._lease, self._pending = saved.session, saved.lease, saved.pending
@@ -238,21 +232,19 @@ class Guard:
             await asyncio.sleep(_REFREEZE_S)
         while self._session.state == "revoked" and not await in_thread(lambda: freezer.kill(self._cage)):
             log.error("kill.incomplete", processes=freezer.processes(self._cage))
-        fleet = await in_thread(lambda: fleetfile.establish(self._store, self._place.state_dir, self._mode))
-        held = await in_thread(lambda: cas.read(self._store, self._key, Lease))
-        self._fleet, self._fleet_id = fleet, fleet.id
-        wanted = rules.planned(self._session, mode=fleet.mode, ttl_s=fleet.ttl_s, margin_s=fleet.margin_s)
-        record = lease.first(self._machine, held.record if held else None, session=wanted, nonce=cas.new_nonce())
-        self._session, self._pending = wanted, None
-        sent = Pending(record, held.etag if held else None, started=self._now())
+        plan = await self._registrar.plan(self._session)
+        self._session, self._pending, self._fleet_id = plan.session, None, plan.fleet_id
+        sent = replace(plan.write, started=self._now())
         try:
-            etag = await self._definite(sent)
+            etag = await self._registrar.definite(sent, ttl_s=plan.session.ttl_s)
         except Conflict:
             return  # somebody else wrote it: read it again
         if self._session.state == "gone":
             return
-        self._lease, self._attempted = record, sent.started
-        self._move(rules.begun(self._session, number=record.session, etag=etag, started=sent.started, now=self._now()))
+        self._lease, self._attempted = sent.lease, sent.started
+        self._move(
+            rules.begun(self._session, number=sent.lease.session, etag=etag, started=sent.started, now=self._now())
+        )
 
     async def _renew(self) -> None:
         if self._pending is None:
@@ -260,23 +252,18 @@ class Guard:
             if wait > 0:
                 await asyncio.sleep(min(wait, _LOOK_S))
                 return
-            mode = await self._wanted_mode()
-            if self._lease is None or self._session.state in ("starting", "revoked", "gone"):
-                return
-            began = self._now()
-            switched = rules.switched(self._session, mode=mode, started=began)
-            record = lease.next_lease(self._machine, self._lease, session=switched, mode=mode, nonce=cas.new_nonce())
-            self._pending = Pending(record, self._session.etag, began)
-            self._move(switched)
-            self._save()
+            await self._prepare_renewal()
         sent = self._pending
+        if sent is None:
+            return
         self._attempted = self._now()
         try:
-            etag = await self._definite(sent)
+            etag = await self._registrar.definite(sent, ttl_s=self._session.ttl_s)
         except Conflict:
             self._pending = None
-            log.warning("session.lost", session=self._session.session, hint="its lease carries somebody else's write")
-            self._move(rules.lost(self._session))
+            if self._session.state != "gone":
+                log.warning("session.lost", session=self._session.session, hint="its lease has somebody else's write")
+                self._move(rules.lost(self._session))
             return
         self._pending, self._lease = None, sent.lease
         said = sent.lease
@@ -284,36 +271,17 @@ class Guard:
             rules.renewed(self._session, seq=said.seq, etag=etag, mode=said.mode, started=sent.started, now=self._now())
         )
 
-    async def _definite(self, sent: Pending) -> str:
-        """Send one write until its outcome is known; answers the ETag, raises Conflict."""
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                held = await in_thread(
-                    lambda: cas.write(self._store, self._key, sent.lease, sent.etag, give_up=lambda _: None)
-                )
-                return held.etag
-            except Conflict:
-                raise
-            except BucketError as e:
-                log.warning("lease.unanswered", attempt=attempt, code=e.code, error=str(e))
-                await asyncio.sleep(lease.retry_after(attempt, ttl_s=self._session.ttl_s))
-
-    async def _wanted_mode(self) -> Mode:
-        """What `fleet.json` says: asked before each renewal while solo (a join waits for it), else now and then."""
-        self._renewals += 1
-        if self._session.mode == "shared" and self._renewals % _MODE_EVERY != 1:
-            return self._fleet.mode if self._fleet is not None else self._session.mode
-        try:
-            held = await asyncio.wait_for(
-                in_thread(lambda: cas.read(self._store, keys.FLEET, Fleet)), self._session.ttl_s / 6
-            )
-        except (BucketError, TimeoutError):
-            return self._session.mode
-        if held is not None and held.record.id == self._fleet_id:
-            self._fleet = held.record
-        return self._fleet.mode if self._fleet is not None else self._session.mode
+    async def _prepare_renewal(self) -> None:
+        """Write the next renewal down before it is sent: whoever comes after this process repeats just that."""
+        if self._lease is None:
+            return
+        record, mode = await self._registrar.next(self._session, self._lease)
+        if self._session.state in ("starting", "revoked", "gone"):
+            return
+        began = self._now()
+        self._pending = Pending(record, self._session.etag, began)
+        self._move(rules.switched(self._session, mode=mode, started=began))
+        self._save()
 
     # ---- the end
 
@@ -326,20 +294,14 @@ class Guard:
             log.error("kill.incomplete", processes=freezer.processes(self._cage), hint="the lease is left to run out")
         elif self._lease is not None and self._session.etag is not None:
             try:
-                await asyncio.wait_for(self._farewell(self._lease), _FAREWELL_S)
+                farewell = self._registrar.farewell(self._session, self._lease, self._pending)
+                await asyncio.wait_for(farewell, _FAREWELL_S)
                 log.info("session.gone", session=self._session.session)
             except Conflict:
                 log.info("session.gone", session=self._session.session, hint="somebody else has ended it before")
             except TimeoutError:
                 log.warning("session.unsaid", hint="the bucket does not answer: the lease is left to run out")
         await self._link.close()
-
-    async def _farewell(self, ours: Lease) -> None:
-        etag = self._session.etag
-        if self._pending is not None:
-            etag, ours = await self._definite(self._pending), self._pending.lease
-        last = lease.gone(ours, nonce=cas.new_nonce())
-        await self._definite(Pending(last, etag, self._now()))
 
 
 async def main(guard: Callable[[], Awaitable[Guard]], runtime_dir: Path, *, heir: bool) -> int:

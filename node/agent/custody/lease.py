@@ -29,13 +29,14 @@ def retry_after(attempt: int, *, ttl_s: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What this machine says of itself in its lease."""
+    """What this machine says of itself in its lease; `id` is its state folder's."""
 
     node: str
     url: str
     capacity: Capacity
     labels: dict[str, str]
     version: str
+    id: str = ""
 
 
 def first(me: Machine, before: Lease | None, *, session: Session, nonce: str) -> Lease:
@@ -72,6 +73,7 @@ def _lease(
         capacity=me.capacity,
         labels=me.labels,
         version=me.version,
+        machine=me.id,
     )
 
 

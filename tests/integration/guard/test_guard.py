@@ -254,10 +254,53 @@ def test_a_second_guard_stands_in_and_takes_over(machine: MachineUnderTest) -> N
 
 def test_the_bucket_of_another_fleet_is_refused(machine: MachineUnderTest) -> None:
     machine.state.mkdir()
-    (machine.state / "fleet.json").write_text('{"id": "another"}')
+    (machine.state / "fleet.json").write_text('{"id": "another", "node": "n1", "machine": "m"}')
     with pytest.raises(AssertionError, match="FLEET_BUCKET"):
         machine.guard.start(lambda: False)
     assert cas.read(machine.store, keys.node("n1"), Lease) is None
+
+
+def test_a_state_folder_stays_with_its_nodes_name(machine: MachineUnderTest) -> None:
+    machine.start()
+    machine.guard.signal(signal.SIGTERM)
+    machine.until(lambda: not machine.guard.alive, "the guard's end")
+    renamed = machine.new_guard(node="n2")
+    with pytest.raises(AssertionError, match="FLEET_NODE=n1"):
+        renamed.start(lambda: False)
+    assert cas.read(machine.store, keys.node("n2"), Lease) is None
+
+
+def test_a_machine_with_a_living_ones_name_is_refused(machine: MachineUnderTest, tmp_path: Path) -> None:
+    machine.start()
+    twin = machine.new_guard(run=str(tmp_path / "run2"), state=str(tmp_path / "state2"))
+    with pytest.raises(AssertionError, match="set another FLEET_NODE"):
+        twin.start(lambda: False)
+    assert machine.lease().session == 1
+
+
+def test_a_machine_with_a_dead_ones_name_takes_its_place_after_its_time(
+    brief_machine: MachineUnderTest, tmp_path: Path
+) -> None:
+    machine = brief_machine
+    machine.start()
+    machine.kill_everything()
+    began = boottime()
+    heir = machine.new_guard(run=str(tmp_path / "run2"), state=str(tmp_path / "state2"))
+    heir.start(lambda: machine.lease().session == 2)
+    assert boottime() - began >= 4.0  # ttl + margin of the dead one's lease
+    machine.run = tmp_path / "run2"
+    machine.kill_everything()
+
+
+def test_a_second_machine_ends_the_solo_fleet(solo_machine: MachineUnderTest, tmp_path: Path) -> None:
+    machine = solo_machine
+    machine.start()
+    second = machine.new_guard(node="n2", run=str(tmp_path / "run2"), state=str(tmp_path / "state2"))
+    second.start(lambda: cas.read(machine.store, keys.node("n2"), Lease) is not None)
+    machine.until(lambda: machine.lease().mode == "shared", "the first machine's lease saying so")
+    machine.kill_everything()
+    machine.run = tmp_path / "run2"
+    machine.kill_everything()
 
 
 def test_a_container_born_late_is_born_frozen(brief_machine: MachineUnderTest, tenant: Tenant, tmp_path: Path) -> None:
