@@ -47,10 +47,13 @@ class Marker:
         return self.released or (self.epoch == 0 and self.origin == "restored")
 
 
-def read(path: Path) -> Marker | None:
-    """The marker of a volume; None if there is none that this version can read: then nothing is known of the volume."""
+FILE = "marker.json"
+
+
+def read(home: Path) -> Marker | None:
+    """The marker in a volume's root-only folder; None if there is none that this version can read: then nothing is known of the volume."""
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads((home / FILE).read_text())
         if raw.pop("format", None) != FORMAT:
             return None
         return Marker(**raw)
@@ -58,8 +61,10 @@ def read(path: Path) -> Marker | None:
         return None
 
 
-def write(path: Path, marker: Marker) -> None:
+def write(home: Path, marker: Marker) -> None:
     """Replace the marker, durably: after a power cut it is the old one or the new one."""
+    home.mkdir(mode=0o700, exist_ok=True)
+    path = home / FILE
     new = path.with_name(path.name + ".new")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w") as f:
