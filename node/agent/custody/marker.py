@@ -51,7 +51,7 @@ FILE = "marker.json"
 
 
 def read(home: Path) -> Marker | None:
-    """The marker in a volume's root-only folder; None if there is none that this version can read: then nothing is known of the volume."""
+    """The marker in a volume's root-only folder; None if there is none that can be read: nothing is known then."""
     try:
         raw = json.loads((home / FILE).read_text())
         if raw.pop("format", None) != FORMAT:
