@@ -10,7 +10,6 @@ from typing import Protocol
 
 from node.agent.gateway.errors import GatewayMisconfigured
 
-UID = 64990  # HAProxy's user, on the host and in the container; nothing else is his
 DOMAIN = re.compile(r"(?=.{1,190}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 

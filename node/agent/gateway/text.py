@@ -13,7 +13,7 @@ TENANT = "%[var(txn.tenant),bytes(0,63),json(utf8s)]"
 
 def document(status: int, kind: str, title: str, detail: str, *, retryable: bool, tenant: str | None) -> str:
     """A problem document (RFC 9457) as JSON."""
-    content: dict[str, object] = {"type": f"urn:tenantry:problem:{kind}", "title": title, "status": status}
+    content: dict[str, object] = {"type": f"urn:fleet:{kind}", "title": title, "status": status}
     content |= {"detail": detail, "retryable": retryable}
     if tenant is not None:
         content["tenant"] = tenant
@@ -54,15 +54,15 @@ def _global(config: GatewayConfig, files: Files) -> list[str]:
 
 def _defaults() -> list[str]:
     """Timeouts: short where a client must speak, an hour where a tenant thinks, a day for a tunnel."""
-    bad = problem(400, "malformed", "Malformed request", "this request cannot be passed on", retryable=False)
-    broken = problem(500, "gateway", "Gateway error", "the gateway failed; try again", retryable=True)
+    bad = problem(400, "bad_request", "Malformed request", "this request cannot be passed on", retryable=False)
+    broken = problem(500, "gateway_failed", "Gateway error", "the gateway failed; try again", retryable=True)
     cut = problem(
-        502, "bad-answer", "No answer", "tenant {tenant} closed the connection without a whole answer", retryable=True
+        502, "bad_answer", "No answer", "tenant {tenant} closed the connection without a whole answer", retryable=True
     )
     away = problem(
-        503, "not-reachable", "Not ready", "tenant {tenant} does not answer right now; try again", retryable=True
+        503, "not_reachable", "Not ready", "tenant {tenant} does not answer right now; try again", retryable=True
     )
-    late = problem(504, "no-answer", "No answer in time", "tenant {tenant} did not answer in an hour", retryable=False)
+    late = problem(504, "no_answer", "No answer in time", "tenant {tenant} did not answer in an hour", retryable=False)
     return [
         "defaults",
         "  mode http",
@@ -124,7 +124,7 @@ def _tenant_of(config: GatewayConfig) -> list[str]:
             f"  http-request set-var(txn.tenant) 'var(txn.host),regsub(\\.{escaped}$,)' if by_host",
         ]
         by_path += " !by_host"
-    text = document(404, "unknown-path", "Nothing here", NOTHING, retryable=False, tenant=None)
+    text = document(404, "not_found", "Nothing here", NOTHING, retryable=False, tenant=None)
     nothing = f"status 404 content-type {TYPE} string '{text}'"
     return [
         *lines,
@@ -142,15 +142,15 @@ def _state_of(config: GatewayConfig, files: Files) -> list[str]:
     for those who wait. Between a look into the map and the count nothing yields (see Admin.barrier)."""
     look = f"  http-request set-var(txn.route) var(txn.tenant),map_str({files.routes})"
     unknown = problem(
-        404, "unknown-tenant", "No such tenant here", "no tenant {tenant} on this node; see fleet ls", retryable=False
+        404, "unknown_tenant", "No such tenant here", "no tenant {tenant} on this node; see fleet ls", retryable=False
     )
     token = problem(
-        401, "token-needed", "Token needed", "tenant {tenant} asks for its own bearer token", retryable=False
+        401, "unauthorized", "Token needed", "tenant {tenant} asks for its own bearer token", retryable=False
     )
-    crowded = problem(503, "too-busy", "Too busy", "tenant {tenant} has too many requests open at once", retryable=True)
+    crowded = problem(503, "too_busy", "Too busy", "tenant {tenant} has too many requests open at once", retryable=True)
     reason = "%[var(txn.route),field(5,|)]"
     down = problem(
-        503, "not-ready", "Not ready", f"tenant {{tenant}} is not up: {reason}", retryable=True, reason=reason
+        503, "not_ready", "Not ready", f"tenant {{tenant}} is not up: {reason}", retryable=True, reason=reason
     )
     bare = "/t/%[var(txn.tenant)]/"
     held = "{ var(txn.route) -m beg hold| }"

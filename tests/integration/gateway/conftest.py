@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from node.agent.gateway.config import UID, GatewayConfig
+from node.agent.gateway.config import GatewayConfig
 from node.agent.gateway.haproxy import HaproxyGateway
 from node.agent.ports import Route
-from tests.integration.gateway.parts import HostProcess, Upstream, free_port, upstream
+from tests.integration.gateway.parts import UID, HostProcess, Upstream, free_port, upstream
 
 
 @dataclass(frozen=True)

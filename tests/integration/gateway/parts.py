@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from node.agent.gateway.config import UID
+UID = 199_999
 
 
 def free_port() -> int:

@@ -11,12 +11,12 @@ import docker.errors
 import httpx
 import pytest
 
-from node.agent.gateway.config import UID, GatewayConfig
+from node.agent.gateway.config import GatewayConfig
 from node.agent.gateway.haproxy import HaproxyGateway
 from node.agent.gateway.process import GatewayProcess
 from node.agent.ports import Route
 from node.agent.runtime.gateway_container import GatewayContainer
-from tests.integration.gateway.parts import Upstream, free_port, upstream
+from tests.integration.gateway.parts import UID, Upstream, free_port, upstream
 
 pytestmark = pytest.mark.engine
 IMAGE = "fleet/gateway:latest"

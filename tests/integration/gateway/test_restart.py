@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from node.agent.gateway.config import UID, GatewayConfig
+from node.agent.gateway.config import GatewayConfig
 from node.agent.gateway.errors import GatewayFailed
 from node.agent.gateway.haproxy import HaproxyGateway
 from node.agent.ports import Route
 from tests.integration.gateway.conftest import Running
-from tests.integration.gateway.parts import HostProcess, Upstream, upstream
+from tests.integration.gateway.parts import UID, HostProcess, Upstream, upstream
 
 
 class Load:

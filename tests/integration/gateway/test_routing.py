@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from node.agent.gateway.config import UID, GatewayConfig
+from node.agent.gateway.config import GatewayConfig
 from node.agent.gateway.haproxy import HaproxyGateway
 from node.agent.ports import Route
 from tests.integration.gateway.conftest import Running
-from tests.integration.gateway.parts import HostProcess, Upstream, free_port, upstream
+from tests.integration.gateway.parts import UID, HostProcess, Upstream, free_port, upstream
 
 TOKEN = "right-and-secret"
 TOKEN_SHA256 = hashlib.sha256(TOKEN.encode()).hexdigest()
@@ -90,9 +90,9 @@ def test_an_unknown_tenant_is_named_in_a_problem_document(running: Running) -> N
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
     document = answer.json()
-    assert (document["type"], document["retryable"]) == ("urn:tenantry:problem:unknown-tenant", False)
+    assert (document["type"], document["retryable"]) == ("urn:fleet:unknown_tenant", False)
     assert running.client.get("/t/nosuch/x").json()["tenant"] == "nosuch"
-    assert running.client.get("/elsewhere").json()["type"] == "urn:tenantry:problem:unknown-path"
+    assert running.client.get("/elsewhere").json()["type"] == "urn:fleet:not_found"
 
 
 def test_a_tenant_that_is_not_up_is_503_with_its_reason(running: Running, acme: Upstream) -> None:

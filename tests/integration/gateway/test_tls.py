@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from node.agent.gateway.config import UID, GatewayConfig
+from node.agent.gateway.config import GatewayConfig
 from node.agent.gateway.errors import GatewayMisconfigured
 from node.agent.gateway.haproxy import HaproxyGateway
 from node.agent.ports import Route
-from tests.integration.gateway.parts import HostProcess, Upstream, free_port, upstream
+from tests.integration.gateway.parts import UID, HostProcess, Upstream, free_port, upstream
 
 
 def issue(name: str) -> tuple[bytes, bytes]:

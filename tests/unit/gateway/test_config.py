@@ -40,7 +40,7 @@ def test_every_refusal_is_a_problem_document() -> None:
     for line in render(TLS, FILES).splitlines():
         if re.match(r"  http-(request return|error) status [45]", line):
             assert "content-type application/problem+json" in line
-            assert "urn:tenantry:problem:" in line
+            assert "urn:fleet:" in line
             assert ('"retryable": true' in line) == ("Retry-After" in line)
 
 

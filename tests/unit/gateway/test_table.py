@@ -54,9 +54,7 @@ def test_a_reason_that_is_no_token_does_not_reach_the_map() -> None:
     assert unrouted("all\ngone; shutdown").reason == "unavailable"
 
 
-@pytest.mark.parametrize(
-    "address", ["", "10.0.0.1", "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:65536", "host:1", "::1"]
-)
+@pytest.mark.parametrize("address", ["", "10.0.0.1", "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:65536", "host:1", "::1"])
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(GatewayFailed) as refused:
         routed(address, None)
