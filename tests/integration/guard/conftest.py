@@ -206,9 +206,9 @@ def _machine(server: StoreServer, cage: Freezer, tmp_path: Path, mode: str) -> I
 
 @pytest.fixture
 def machine(minio: StoreServer, cage: Freezer, tmp_path: Path) -> Iterator[MachineUnderTest]:
-    """A machine of a shared fleet; the store is everybody's and stays up."""
+    """A machine of a shared fleet; the store is everybody's and stays up. A new interpreter fits into the lease."""
     for one in _machine(minio, cage, tmp_path, "shared"):
-        one.found(ttl_s=9.0, margin_s=2.0)
+        one.found(ttl_s=45.0, margin_s=5.0)
         yield one
 
 

@@ -18,17 +18,21 @@ from tests.integration.guard.conftest import MachineUnderTest, Tenant
 pytestmark = pytest.mark.store
 
 
-def test_a_first_start_freezes_writes_a_session_settles_and_thaws(machine: MachineUnderTest, tenant: Tenant) -> None:
+def test_a_first_start_freezes_writes_a_session_settles_and_thaws(
+    brief_machine: MachineUnderTest, tenant: Tenant
+) -> None:
+    machine = brief_machine
     machine.start()
     machine.until(tenant.counts, "the tenant going on")
     record = machine.lease()
-    assert (record.session, record.state, record.mode, record.ttl_s) == (1, "active", "shared", 9.0)
+    assert (record.session, record.state, record.mode, record.ttl_s) == (1, "active", "shared", 3.0)
     machine.until(lambda: machine.lease().seq >= 2, "a renewal")
     states = [h["state"] for h in machine.heard() if "state" in h]
     assert states[-2:] == ["settling", "active"]
 
 
-def test_until_the_agent_has_settled_everything_nothing_runs(machine: MachineUnderTest, tenant: Tenant) -> None:
+def test_until_the_agent_has_settled_everything_nothing_runs(brief_machine: MachineUnderTest, tenant: Tenant) -> None:
+    machine = brief_machine
     (machine.agent_dir / "never_settle").touch()
     machine.guard.start(lambda: machine.session().get("state") == "settling")
     machine.until(lambda: machine.lease().seq >= 2, "a renewal")
@@ -44,8 +48,9 @@ def test_a_killed_guard_is_back_in_the_same_session_without_a_pause(machine: Mac
         assert dead is not None
         os.kill(dead, signal.SIGKILL)
         machine.until(lambda dead=dead: machine.guard_pid() not in (None, dead), "another guard")
-        seq = machine.lease().seq
-        machine.until(lambda seq=seq: machine.lease().seq > seq, "a renewal by it")
+        machine.until(lambda: "session.resumed" in machine.guard.tail(), "its going on")
+    seq = machine.lease().seq
+    machine.until(lambda: machine.lease().seq > seq, "a renewal by it")
     assert machine.lease().session == 1
     assert machine.agent_pid() == agent
     assert [h["state"] for h in machine.heard() if "state" in h].count("settling") == 1
@@ -270,7 +275,8 @@ def test_a_state_folder_stays_with_its_nodes_name(machine: MachineUnderTest) -> 
     assert cas.read(machine.store, keys.node("n2"), Lease) is None
 
 
-def test_a_machine_with_a_living_ones_name_is_refused(machine: MachineUnderTest, tmp_path: Path) -> None:
+def test_a_machine_with_a_living_ones_name_is_refused(brief_machine: MachineUnderTest, tmp_path: Path) -> None:
+    machine = brief_machine
     machine.start()
     twin = machine.new_guard(run=str(tmp_path / "run2"), state=str(tmp_path / "state2"))
     with pytest.raises(AssertionError, match="set another FLEET_NODE"):
