@@ -1,1 +1,4 @@
-"""Measurements: one module a subject, each with `run() -> Iterable[Figure]`; `./tests/run bench [-o FILE] [NAME...]`."""
+"""Measurements: one module a subject, each with `run() -> Iterable[Figure]`.
+
+Run by `./tests/run bench [-o FILE] [NAME...]`.
+"""
