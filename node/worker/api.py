@@ -56,9 +56,9 @@ class Api:
     async def start(self, request: Request) -> Response:
         body = fields_of(request.body, schemas.START)
         started = await self._engine.start(body["workflow"], body.get("input"), body.get("id"))
-        document = {"id": started.run_id, "workflow": body["workflow"], "created": started.created}
-        location = (("location", f"/v1/runs/{started.run_id}"),)
-        return json_response(201 if started.created else 200, document, location)
+        run = run_document(self._engine.get(started.run_id))
+        # Relative to /v1/runs, as the worker can't know under which prefix a gateway shows it.
+        return json_response(201 if started.created else 200, run, (("location", f"runs/{started.run_id}"),))
 
     @_serving
     async def list_runs(self, request: Request) -> Response:

@@ -1,8 +1,8 @@
 """The composition root: from the environment to a serving process, and down again on SIGTERM.
 
 The order matters. The socket listens first, so that early connections wait instead of being refused; the tenant's code
-is loaded next; `/healthz` answers while the engine still recovers, `/readyz` once it has. On the way down nothing new
-is accepted, requests are finished, then the engine is closed.
+is loaded next; `/readyz` answers 200 once the engine has recovered. On the way down nothing new is accepted, requests
+are finished, then the engine is closed.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ async def _run(settings: Settings, tenant: Tenant, listener: socket.socket) -> N
     )
     counts = RequestCounts()
     api = Api(engine, counts, door, stopping)
-    server = QuietServer(Site(Routes(operations(api)), counts, tenant.asgi), stopping)
+    server = QuietServer(Site(Routes(operations(api)), counts, tenant.asgi), stopping, lifespan=tenant.asgi is not None)
     opening = asyncio.create_task(_open(engine, api, stopping), name="open")
     try:
         await server.serve(sockets=[listener])

@@ -18,7 +18,7 @@ RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$"
 RUN_ID: Schema = {"type": "string", "pattern": RUN_ID_PATTERN, "description": "Letters, digits and ._:@-, at most 128."}
 NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 200}
 CURSOR: Schema = {"type": "string", "pattern": r"^[0-9]{1,18}\.[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$"}
-LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}
+LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}
 WAIT: Schema = {"type": "string", "pattern": "^(0|[0-9]{1,4}(ms|s|m))$", "default": "0"}
 
 
@@ -30,7 +30,6 @@ def document(properties: dict[str, Schema], *optional: str) -> Schema:
 
 
 START = document({"workflow": NAME, "input": ANY, "id": RUN_ID}, "input", "id")
-STARTED = document({"id": TEXT, "workflow": TEXT, "created": {"type": "boolean"}})
 RUN = document(
     {
         "id": TEXT,

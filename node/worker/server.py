@@ -29,13 +29,13 @@ DRAIN_S = 20
 class QuietServer(Server):
     """uvicorn's server without its ten wake-ups a second, which a machine with a thousand tenants would feel."""
 
-    def __init__(self, app: Asgi, stopping: asyncio.Event) -> None:
+    def __init__(self, app: Asgi, stopping: asyncio.Event, *, lifespan: bool) -> None:
         super().__init__(
             Config(
                 app,
                 log_config=None,
                 access_log=False,
-                lifespan="off",
+                lifespan="auto" if lifespan else "off",
                 interface="asgi3",
                 date_header=False,  # it would need the wake-ups
                 server_header=False,

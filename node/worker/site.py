@@ -37,6 +37,8 @@ class Site:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan" and self._tenant is not None:
+            await self._tenant(scope, receive, send)
         elif scope["type"] == "websocket":
             if self._tenant is None:
                 await send({"type": "websocket.close", "code": 1000})

@@ -24,7 +24,7 @@ def operations(api: Api) -> tuple[Operation, ...]:
     return (
         Operation(
             "start_run", "POST", "/v1/runs", "Start a run; safe to repeat with the same id.",
-            api.start, {201: schemas.STARTED, 200: schemas.STARTED}, body=schemas.START, problems=(404, 409, *_WRITE),
+            api.start, {201: schemas.RUN, 200: schemas.RUN}, body=schemas.START, problems=(404, 409, *_WRITE),
         ),
         Operation(
             "list_runs", "GET", "/v1/runs", "Runs, newest first.",

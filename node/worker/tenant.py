@@ -1,7 +1,7 @@
 """The tenant's code: a folder with an `app.py` that declares workflows, and maybe routes of its own.
 
-`app.py` may have a list `routes` of Starlette routes, or any ASGI application under the name `asgi`. Dependencies lie
-in a folder `vendor` beside it.
+`app.py` may have a list `routes` of Starlette routes, or any ASGI application (its lifespan included) under the name
+`asgi`. Dependencies lie in a folder `vendor` beside it.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ def served(worker):
 def test_a_run_is_started_finished_and_its_result_given_out(served):
     started = served.run("total", [1, 2, 3], id="sum")
     assert started.status_code == 201
-    assert started.headers["location"] == "/v1/runs/sum"
+    assert started.headers["location"] == "runs/sum"
     result = served.get("/v1/runs/sum/result?wait=30s")
     assert (result.status_code, result.json()["state"], result.json()["result"]) == (200, "completed", 6)
     assert served.get("/v1/runs/sum").json() == result.json()
@@ -22,7 +22,7 @@ def test_a_run_is_started_finished_and_its_result_given_out(served):
 def test_starting_again_with_the_same_input_is_the_same_run_and_with_another_a_conflict(served):
     served.run("total", [1], id="once")
     again = served.run("total", [1], id="once")
-    assert (again.status_code, again.json()) == (200, {"id": "once", "workflow": "total", "created": False})
+    assert (again.status_code, again.json()["id"], again.json()["input"]) == (200, "once", [1])
     other = served.run("total", [2], id="once")
     assert (other.status_code, other.json()["type"]) == (409, "urn:tenantry:problem:input-conflict")
 
@@ -73,7 +73,7 @@ def test_a_body_over_a_mebibyte_is_refused_whether_its_length_is_told_or_not(ser
     [
         ("state=sleeping", "state"),
         ("limit=0", "limit"),
-        ("limit=201", "limit"),
+        ("limit=1001", "limit"),
         ("limit=x", "limit"),
         ("limit=1&limit=2", "limit"),
         ("cursor=nonsense", "cursor"),

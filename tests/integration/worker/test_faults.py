@@ -193,6 +193,46 @@ def test_dependencies_are_found_in_the_vendor_folder(worker, tmp_path):
     assert worker.get("/v1/runs/g/result?wait=30s").json()["result"] == "hello"
 
 
+ASGI = """
+from contextlib import asynccontextmanager
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+@asynccontextmanager
+async def lifespan(app):
+    app.state.word = "{word}"
+    print("tenant started", flush=True)
+    {trouble}
+    yield
+    print("tenant stopped", flush=True)
+
+async def word(request):
+    return PlainTextResponse(request.app.state.word)
+
+asgi = Starlette(routes=[Route("/word", word)], lifespan=lifespan)
+"""
+
+
+def test_a_whole_application_may_be_served_with_its_lifespan(worker, tmp_path):
+    worker.app = tmp_path / "app"
+    worker.app.mkdir()
+    (worker.app / "app.py").write_text(ASGI.format(word="hello", trouble="pass"))
+    worker.start()
+    assert worker.get("/word").text == "hello"
+    assert worker.stop() == 0
+    assert "tenant stopped" in worker.log.read_text()
+
+
+def test_an_application_that_does_not_start_ends_the_worker(worker, tmp_path):
+    worker.app = tmp_path / "app"
+    worker.app.mkdir()
+    (worker.app / "app.py").write_text(ASGI.format(word="hello", trouble="raise RuntimeError('no luck')"))
+    worker.start(ready=False)
+    assert worker.process.wait(30) != 0
+    assert "no luck" in worker.log.read_text()
+
+
 def test_in_development_a_connection_past_open_database_is_warned_of(worker, tmp_path):
     worker.app = tmp_path / "app"
     worker.app.mkdir()
