@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,7 @@ async def dice(previous: int) -> int:
 
 @workflow
 async def row(ctx: Context, n: int) -> int:
-    for i in range(10):
+    for i in range(20):
         n = await ctx.run(add, n, i)
         ctx.set_state(i)
     return n
@@ -83,9 +82,9 @@ async def fan(ctx: Context, n: int) -> int:
 
 @workflow
 async def waits(ctx: Context, n: int) -> int:
-    for _ in range(3):
+    for _ in range(5):
         n = await ctx.run(moody, n)
-        await ctx.sleep(0.005)
+        await ctx.sleep(0.01)
     return n + int(await ctx.wait_signal("more"))
 
 
@@ -240,10 +239,18 @@ class Server:
             db.close()
 
 
-def lives(seed: int, count: int, longest_s: float) -> Callable[[], list[float]]:
-    """How long each life lasts, from one seed."""
-    draw = random.Random(seed)
-    return lambda: [draw.uniform(0.0, longest_s) for _ in range(count)]
+class Lives:
+    """How long each life lasts, from one seed: longer ones when the last had no time to record anything."""
+
+    def __init__(self, seed: int) -> None:
+        self._draw = random.Random(seed)
+        self._longest_s = 0.06
+
+    def next_s(self, recorded_something: bool) -> float:
+        """The length of the next life."""
+        if not recorded_something:
+            self._longest_s = min(1.3 * self._longest_s, 5.0)
+        return self._draw.uniform(0.0, self._longest_s)
 
 
 def new_seed() -> int:
