@@ -116,7 +116,7 @@ def running_engine() -> Iterator[Engine]:
         raise NoEngine("a Docker engine of the tests' own needs the namespaces that ./tests/run makes")
     if shutil.which("dockerd") is None:
         raise NoEngine("no dockerd on this machine: install docker.io")
-    with _slot() as data, tempfile.TemporaryDirectory(prefix="ft-") as folder:
+    with _slot() as data, _folder() as folder:
         engine = _engine(data, Path(folder))
         engine.start()
         try:
@@ -126,6 +126,13 @@ def running_engine() -> Iterator[Engine]:
         finally:
             engine.resume()
             engine.stop()
+            # What containers on the host's network leave mounted; the folder could not be deleted.
+            subprocess.run(["umount", "--quiet", f"{folder}/exec/netns/default"], check=False)
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """In /tmp whatever TMPDIR says: paths of sockets are short."""
+    return tempfile.TemporaryDirectory(prefix="ft-", dir="/tmp", ignore_cleanup_errors=True)
 
 
 def _engine(data: Path, folder: Path) -> Engine:
