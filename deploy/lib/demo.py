@@ -300,7 +300,9 @@ def main() -> int:
         done = True
         say("\nEverything above was checked, and true.")
     except (Untrue, subprocess.CalledProcessError, OSError) as e:
-        say(f"\nNOT TRUE: {e}")
+        say(f"\nNOT TRUE: {e}\nThe last words of the tenant and of the fleet:")
+        subprocess.run([fleet_program(), "logs", TENANT, "-n", "20"], env=fleet.env, check=False)
+        say(fleet.tail())
     finally:
         if args.keep and done:
             keep(fleet)

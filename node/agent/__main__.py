@@ -1,6 +1,7 @@
 """`python -m node.agent guard|agent [--config FILE]`: a machine's processes. `heir`: a guard started by an agent.
 
-`check --json` looks at this machine instead: a list of findings on standard output.
+`check --json` looks at this machine instead: a list of findings on standard output. `teardown` removes what a stopped
+fleet left on it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from node.settings import Settings, SettingsError, load
 def main() -> int:
     """Run one of them; answers the exit code, 2 for wrong settings."""
     parser = argparse.ArgumentParser(prog="node.agent")
-    parser.add_argument("part", choices=("guard", "heir", "agent", "check"))
+    parser.add_argument("part", choices=("guard", "heir", "agent", "check", "teardown"))
     parser.add_argument("--json", action="store_true", help="of check: findings as JSON")
     parser.add_argument("--config", type=Path)
     args = parser.parse_args()
@@ -29,6 +30,10 @@ def main() -> int:
         return 2
     if args.part == "check":
         return _check(settings, as_json=args.json)
+    if args.part == "teardown":
+        from node.agent import teardown
+
+        return teardown.run(settings)
     log.configure("agent" if args.part == "agent" else "guard", settings.log_level)
     if args.part == "agent":
         from node.agent import app
