@@ -1,0 +1,72 @@
+"""When a sidecar is restarted, a tenant is behind, a foreign writer is fenced."""
+
+from __future__ import annotations
+
+import pytest
+
+from node.agent.custody import watchdog
+from node.agent.custody.values import FileLag
+from node.agent.custody.watchdog import Limits, Seen, Verdict
+
+LIMITS = Limits(stuck_s=20, silent_s=15, call_s=45, foreign_s=10, first_wait_s=5, longest_wait_s=40)
+Looks = list[tuple[float, tuple[int, int] | None]]
+
+
+def run(looks: Looks, lag: float | None = None, call: float | None = None) -> list[tuple[float, Verdict]]:
+    watch, found = watchdog.start(0.0), []
+    for at, files in looks:
+        seen = Seen(at, {"app.db": FileLag(*files)} if files else None, lag if files else None, call)
+        watch, verdicts = watchdog.look(watch, seen, LIMITS, behind_s=60)
+        found += [(at, v) for v in verdicts]
+    return found
+
+
+RESTARTS: list[tuple[str, Looks, list[tuple[float, Verdict]]]] = [
+    ("idle for an hour", [(t, (5, 5)) for t in range(0, 3600, 5)], []),
+    ("lagging and moving", [(t, (100 + t, t)) for t in range(0, 100, 5)], []),
+    ("standing still with lag", [(t, (9, 5)) for t in range(0, 25, 5)], [(20, Verdict.RESTART)]),
+    ("standing still without lag", [(t, (9, 9)) for t in range(0, 100, 5)], []),
+    ("a file that does not exist yet", [(t, (0, 0)) for t in range(0, 100, 5)], []),
+    ("silent", [(5, (5, 5)), (10, None), (15, None), (20, None)], [(20, Verdict.RESTART)]),
+    ("silent, then back", [(5, (5, 5)), (10, None), (15, (5, 5)), (20, None), (25, (6, 6))], []),
+    ("a foreign writer", [(t, (5, 9)) for t in (0, 5, 10)], [(10, Verdict.FOREIGN_WRITER)]),
+    ("above for a moment", [(0, (5, 9)), (5, (9, 9)), (10, (9, 12)), (15, (12, 12))], []),
+]
+
+
+@pytest.mark.parametrize(("why", "looks", "expected"), RESTARTS, ids=[row[0] for row in RESTARTS])
+def test_what_a_series_of_looks_leads_to(why: str, looks: Looks, expected: list[tuple[float, Verdict]]) -> None:
+    assert run(looks) == expected
+
+
+def test_a_confirming_call_that_hangs_restarts_it_though_the_socket_answers() -> None:
+    assert run([(5, (5, 5))], call=44) == []
+    assert run([(5, (5, 5))], call=45) == [(5, Verdict.RESTART)]
+
+
+def test_behind_and_caught_up_are_said_once() -> None:
+    watch = watchdog.start(0.0)
+    said = []
+    for at, lag in enumerate([0.0, 61.0, 90.0, 30.0, 0.0, 0.0]):
+        seen = Seen(float(at), {"app.db": FileLag(9, 9)}, lag)
+        watch, verdicts = watchdog.look(watch, seen, LIMITS, behind_s=60)
+        said += [(at, v) for v in verdicts]
+    assert said == [(1, Verdict.BEHIND), (4, Verdict.CAUGHT_UP)]
+
+
+def test_each_restart_in_a_row_waits_twice_as_long_and_catching_up_forgives() -> None:
+    watch, at, waits = watchdog.start(0.0), 0.0, []
+    for _ in range(5):
+        watch = watchdog.restarted(watch, at, LIMITS)
+        waits.append(watch.wait_s)
+    assert waits == [5, 10, 20, 40, 40]
+    stuck = Seen(39.0, None)
+    assert watchdog.look(watch, stuck, LIMITS, behind_s=60)[1] == ()
+    assert watchdog.look(watch, Seen(40.0, None), LIMITS, behind_s=60)[1] == (Verdict.RESTART,)
+    watch, _ = watchdog.look(watch, Seen(41.0, {"app.db": FileLag(9, 9)}), LIMITS, behind_s=60)
+    assert watchdog.restarted(watch, 42.0, LIMITS).wait_s == 5
+
+
+def test_time_in_which_the_machine_was_frozen_does_not_count() -> None:
+    watch = watchdog.resumed(watchdog.start(0.0), 600.0)
+    assert watchdog.look(watch, Seen(605.0, None), LIMITS, behind_s=60)[1] == ()
