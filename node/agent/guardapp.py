@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -105,12 +107,21 @@ async def compose(settings: Settings) -> Guard:
     )
 
 
+def _come_first() -> None:
+    """A busy machine must not make the guard late, nor a full one choose it to die. The agent inherits both."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, -10)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("-900")
+
+
 def run(settings: Settings, *, heir: bool) -> int:
     """Guard this machine until told to leave; answers the exit code (2: the bucket is another fleet's)."""
     from node.agent.custody.fleetfile import AnotherFleet
     from node.agent.custody.guard import main
 
     settings.runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _come_first()
     try:
         return asyncio.run(main(lambda: compose(settings), settings.runtime_dir, heir=heir))
     except AnotherFleet as e:
