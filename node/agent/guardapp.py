@@ -48,9 +48,9 @@ def spawn_agent() -> subprocess.Popen[bytes]:
     )
 
 
-def spawn_guard() -> None:
+def spawn_guard() -> subprocess.Popen[bytes]:
     """Start a guard in place of one that died, out of the agent's own life; it leaves if another one lives."""
-    subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-m", "node.agent", "heir", *sys.argv[2:]], stdin=subprocess.DEVNULL, start_new_session=True
     )
 

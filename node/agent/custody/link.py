@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -26,6 +27,10 @@ _HEARTBEAT_S = 1.0
 _RECONNECT_S = 0.1
 _GUARD_SILENCE_S = 6.0
 _START_S = 3.0
+# A guard that is being started on a machine that is out of breath needs its time: a second one would take it away.
+_HEIR_S = 60.0
+
+StartGuard = Callable[[], "subprocess.Popen[bytes]"]
 
 log = structlog.get_logger()
 
@@ -33,7 +38,7 @@ log = structlog.get_logger()
 class GuardLink:
     """One agent's link. Use it from one event loop; `session` and `live` may be asked from any thread."""
 
-    def __init__(self, runtime_dir: Path, start_guard: Callable[[], None] | None) -> None:
+    def __init__(self, runtime_dir: Path, start_guard: StartGuard | None) -> None:
         self._dir = runtime_dir
         self._start_guard = start_guard
         self._view: View | None = None
@@ -45,11 +50,12 @@ class GuardLink:
         self._progress = 0
         self._heard_at = time.monotonic()
         self._started_at = -_START_S
+        self._heir: subprocess.Popen[bytes] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._lock: int | None = None
 
     @classmethod
-    async def connect(cls, runtime_dir: Path, start_guard: Callable[[], None] | None = None) -> GuardLink:
+    async def connect(cls, runtime_dir: Path, start_guard: StartGuard | None = None) -> GuardLink:
         """Become this machine's agent and hear the guard's first word.
 
         `start_guard` starts a guard in a session of its own (setsid) and returns at once; None: somebody else does.
@@ -168,10 +174,11 @@ class GuardLink:
 
     def _raise_guard(self) -> None:
         left = self._view is not None and self._view.state == "gone"
-        soon = time.monotonic() - self._started_at < _START_S
+        starting = self._heir is not None and self._heir.poll() is None
+        soon = time.monotonic() - self._started_at < (_HEIR_S if starting else _START_S)
         if self._start_guard is None or left or soon:
             return
         if not lock.is_held(self._dir / views.GUARD_LOCK):
             self._started_at = time.monotonic()
             log.warning("guard.died", hint="another one is started")
-            self._start_guard()
+            self._heir = self._start_guard()

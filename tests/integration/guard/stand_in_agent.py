@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,10 +14,9 @@ from node.agent.custody.link import GuardLink
 async def main() -> None:
     folder = Path(os.environ["STAND_IN_DIR"])
     heard = (folder / "heard").open("a", buffering=1)
-    import subprocess
 
-    def start_guard() -> None:
-        subprocess.Popen([sys.executable, *json.loads(os.environ["STAND_IN_GUARD"])], start_new_session=True)
+    def start_guard() -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([sys.executable, *json.loads(os.environ["STAND_IN_GUARD"])], start_new_session=True)
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: os._exit(0))
     link = await GuardLink.connect(Path(os.environ["STAND_IN_RUN"]), start_guard)
