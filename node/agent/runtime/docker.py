@@ -182,8 +182,8 @@ class DockerRuntime:
         at `containers` then, for what ended in between."""
         filters = {"type": "container", "event": "die", "label": f"{containers.FLEET}={self.fleet}"}
         with self._doing("watch the containers") as api:
-            events = api.events(decode=True, filters=filters)
-        with contextlib.closing(events), self._stream():
+            api.ping()
+        with self._stream(), contextlib.closing(api.events(decode=True, filters=filters)) as events:
             for event in events:
                 attributes: Mapping[str, str] = event["Actor"]["Attributes"]
                 died = containers.container(attributes.get("name", ""), attributes, running=False)
