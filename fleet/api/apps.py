@@ -38,7 +38,12 @@ async def get_app(sha256: Sha256, p: P) -> AppView:
     operation_id="putApp",
     status_code=201,
     responses={200: {"model": AppView, "description": "It was there already."}},
-    openapi_extra={"requestBody": {"required": True, "content": {"application/gzip": {"schema": {"type": "string"}}}}},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
 )
 async def put_app(sha256: Sha256, p: P, request: Request, response: Response) -> AppView:
     """Store a gzipped tar archive of at most 256 MiB whose SHA-256 this is."""

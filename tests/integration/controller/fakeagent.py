@@ -202,7 +202,12 @@ def main(node, port):
     from node.settings import load
 
     settings = load()
-    agent = FakeAgent(node, S3Store(Location.of(settings)), token=settings.token[0].get_secret_value(), step_s=float(os.environ.get("STEP_S", "0.02")))
+    agent = FakeAgent(
+        node,
+        S3Store(Location.of(settings)),
+        token=settings.token[0].get_secret_value(),
+        step_s=float(os.environ.get("STEP_S", "0.02")),
+    )
     agent.join(f"http://127.0.0.1:{port}")
     uvicorn.run(agent.app, host="127.0.0.1", port=port, log_level="warning")
 
