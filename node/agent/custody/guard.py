@@ -110,6 +110,7 @@ class Guard:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         if self._refused is not None:
+            await self._keeper.end()  # it would start a guard again and again
             await self._link.close()
             raise self._refused
         await self._leave()
@@ -187,9 +188,12 @@ class Guard:
             self._still = not freezer.thaw(self._cage)
 
     def _save(self) -> None:
-        sessionfile.save(
-            self._place.runtime_dir, Saved(self._boot, self._fleet_id, self._session, self._lease, self._pending)
-        )
+        saved = Saved(self._boot, self._fleet_id, self._session, self._lease, self._pending)
+        try:
+            sessionfile.save(self._place.runtime_dir, saved)
+        except OSError as e:
+            log.warning("session.unsaved", error=str(e), hint="a guard that comes back begins a new session")
+            sessionfile.forget(self._place.runtime_dir)
 
     def _next_look(self) -> float:
         now = self._now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,6 +49,12 @@ def save(folder: Path, saved: Saved) -> None:
     part.touch(mode=0o600)
     part.write_text(json.dumps(body))
     part.replace(folder / NAME)
+
+
+def forget(folder: Path) -> None:
+    """No file is better than an old one: its ETag would look like somebody else's write."""
+    with contextlib.suppress(OSError):
+        (folder / NAME).unlink(missing_ok=True)
 
 
 def load(folder: Path) -> Saved | None:

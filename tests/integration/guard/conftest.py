@@ -92,6 +92,7 @@ class MachineUnderTest:
             environment={
                 **self.server.environment(self.bucket),
                 "GUARD_CONFIG": json.dumps(config),
+                "TEST_PID": str(os.getpid()),
                 "STAND_IN_DIR": str(self.agent_dir),
                 "STAND_IN_RUN": str(self.run),
                 "STAND_IN_GUARD": json.dumps(["-m", "tests.integration.guard.guard_process", "heir"]),

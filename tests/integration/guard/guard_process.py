@@ -14,6 +14,7 @@ from node.agent.custody.lease import Machine
 from node.agent.ports import Freezer
 from node.bucket.records import Capacity
 from node.bucket.s3 import Location, S3Store
+from tests.integration.guard.leash import tie
 
 HERE = Path(__file__).parent
 
@@ -45,6 +46,7 @@ async def compose() -> Guard:
 
 
 if __name__ == "__main__":
+    tie(int(os.environ["TEST_PID"]))
     log.configure("guard", "debug")
     try:
         sys.exit(

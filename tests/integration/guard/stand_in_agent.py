@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 from node.agent.custody.link import GuardLink
+from tests.integration.guard.leash import tie
 
 
 async def main() -> None:
+    tie(int(os.environ["TEST_PID"]))
     folder = Path(os.environ["STAND_IN_DIR"])
     heard = (folder / "heard").open("a", buffering=1)
 

@@ -263,6 +263,8 @@ def test_the_bucket_of_another_fleet_is_refused(machine: MachineUnderTest) -> No
     with pytest.raises(AssertionError, match="FLEET_BUCKET"):
         machine.guard.start(lambda: False)
     assert cas.read(machine.store, keys.node("n1"), Lease) is None
+    assert machine.agent_pid() is None
+    assert machine.guard_pid() is None
 
 
 def test_a_state_folder_stays_with_its_nodes_name(machine: MachineUnderTest) -> None:
