@@ -107,7 +107,7 @@ class Api:
         from node.worker.openapi import openapi  # most workers are never asked
         from node.worker.table import operations
 
-        return json_response(200, openapi(operations(self)))
+        return json_response(200, openapi(operations(self), self._engine.workflows))
 
     async def _closed(self, run_id: str, wait_s: float) -> Run:
         """The run once it has ended, or as it is when the wait is over or the worker stops."""

@@ -12,14 +12,16 @@ from node.worker.schemas import PROBLEM, RUN_ID, TEXT
 DESCRIPTIONS = {200: "Done", 201: "Created", 202: "Not finished yet"}
 
 
-def openapi(operations: Sequence[Operation]) -> dict[str, Any]:
-    """An OpenAPI 3.1 document."""
+def openapi(operations: Sequence[Operation], workflows: Sequence[str]) -> dict[str, Any]:
+    """An OpenAPI 3.1 document; `workflows` are the names that can be started."""
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    start = paths["/v1/runs"]["post"]
+    start["requestBody"] = _started_by_name(start["requestBody"], workflows)
     links = {o.name: _link(o) for o in operations if "id" in o.parameters}
     for status in ("200", "201"):
-        paths["/v1/runs"]["post"]["responses"][status]["links"] = links
+        start["responses"][status]["links"] = links
     return {
         "openapi": "3.1.0",
         "info": {
@@ -46,6 +48,13 @@ def _operation(operation: Operation) -> dict[str, Any]:
             "content": {"application/json": {"schema": operation.body}},
         }
     return described
+
+
+def _started_by_name(body: Any, workflows: Sequence[str]) -> dict[str, Any]:
+    schema = body["content"]["application/json"]["schema"]
+    name = {**schema["properties"]["workflow"], **({"enum": list(workflows)} if workflows else {})}
+    named = {**schema, "properties": {**schema["properties"], "workflow": name}}
+    return {**body, "content": {"application/json": {"schema": named}}}
 
 
 def _link(operation: Operation) -> dict[str, Any]:

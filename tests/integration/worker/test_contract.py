@@ -5,15 +5,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+ECHO = """
+from typing import Any
+from node.workflow import Context, workflow
+
+@workflow
+async def echo(ctx: Context, value: Any = None) -> Any:
+    return value
+"""
+
 
 def test_schemathesis_finds_no_failure(worker, tmp_path):
+    worker.app = tmp_path / "app"
+    worker.app.mkdir()
+    (worker.app / "app.py").write_text(ECHO)
     worker.start()
     location = f"http://127.0.0.1:{worker.client.base_url.port}/openapi.json"
     options = [
         "--checks",
         "all",
         "--max-examples",
-        "20",
+        "12",
         "--seed",
         "7",
         "--continue-on-failure",
@@ -22,7 +34,7 @@ def test_schemathesis_finds_no_failure(worker, tmp_path):
     ]
     program = Path(sys.executable).parent / "schemathesis"
     found = subprocess.run(
-        [program, "run", location, *options], cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=240
+        [program, "run", location, *options], cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=280
     )
     assert found.returncode == 0, found.stdout + found.stderr
     worker.until(lambda: worker.get("/readyz").status_code == 200)

@@ -52,7 +52,7 @@ def test_the_document_describes_every_operation(api):
     from node.worker.openapi import openapi
 
     table = operations(api)
-    document = openapi(table)
+    document = openapi(table, ("checkout",))
     described = {operation["operationId"] for methods in document["paths"].values() for operation in methods.values()}
     assert described == {operation.name for operation in table}
     assert all("summary" in operation for methods in document["paths"].values() for operation in methods.values())
