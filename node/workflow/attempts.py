@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import json
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from node.workflow.describe import describe_error
 from node.workflow.errors import InvalidInput, NotOpen, NotStorable
 from node.workflow.events import Draft, Kind
 from node.workflow.payload import encode
+from node.workflow.threads import Threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def activity_info() -> ActivityInfo:
     return _current.get()
 
 
-async def attempt(run_id: str, workflow: str, step: Pending, executor: Executor, now_ms: Callable[[], int]) -> Draft:
+async def attempt(run_id: str, workflow: str, step: Pending, threads: Threads, now_ms: Callable[[], int]) -> Draft:
     """Run the next attempt of `step` to its end. Returns the event to record; raises only CancelledError."""
     activity, number = step.activity, step.failed_attempts + 1
     if activity is None or step.command.payload is None:
@@ -50,7 +50,7 @@ async def attempt(run_id: str, workflow: str, step: Pending, executor: Executor,
     facts: dict[str, Any] = {"id": step.command.id, "attempt": number}
     info = ActivityInfo(run_id, workflow, activity.name, f"{run_id}:{step.command.id}", number)
     try:
-        result = await _bounded(activity, info, _arguments(activity, step.command.payload), executor)
+        result = await _bounded(activity, info, _arguments(activity, step.command.payload), threads)
         return Draft(Kind.ACTIVITY_COMPLETED, facts, encode(result, f"the result of activity {activity.name}"))
     except (InvalidInput, NotStorable) as error:  # the same every time
         return Draft(Kind.ACTIVITY_FAILED, {**facts, "error": describe_error(error)})
@@ -72,15 +72,15 @@ def _arguments(activity: Activity[..., Any], payload: str) -> list[Any]:
     ]
 
 
-async def _bounded(activity: Activity[..., Any], info: ActivityInfo, arguments: list[Any], executor: Executor) -> Any:
+async def _bounded(activity: Activity[..., Any], info: ActivityInfo, arguments: list[Any], threads: Threads) -> Any:
     token = _current.set(info)
     try:
+        if not activity.is_async:
+            await threads.place()
         async with asyncio.timeout(activity.timeout_s) as bound:
             if activity.is_async:
                 return await activity.fn(*arguments)
-            context = contextvars.copy_context()
-            call = asyncio.get_running_loop().run_in_executor(executor, context.run, _call, activity.fn, arguments)
-            value, error = await call
+            value, error = await threads.call(activity.fn, arguments)
     except TimeoutError:
         if bound.expired():
             raise TimeoutError(f"no end within timeout_s={activity.timeout_s}") from None
@@ -94,12 +94,3 @@ async def _bounded(activity: Activity[..., Any], info: ActivityInfo, arguments: 
     if error is not None:
         raise error
     return value
-
-
-def _call(fn: Callable[..., Any], arguments: list[Any]) -> tuple[Any, BaseException | None]:
-    try:
-        return fn(*arguments), None
-    except StopIteration as error:  # a future refuses to carry this one
-        return None, RuntimeError(f"StopIteration: {error}")
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the outcome
-        return None, error

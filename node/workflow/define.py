@@ -7,13 +7,15 @@ import inspect
 import typing
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 
 from node.workflow.errors import InvalidDefinition
 from node.workflow.payload import Decoder, decoder
 
 P = ParamSpec("P")
 R = TypeVar("R")
+LONGEST_S: Final = 1e10
+
 R_co = TypeVar("R_co", covariant=True)
 
 
@@ -34,8 +36,9 @@ class Retry:
     def __post_init__(self) -> None:
         if self.max_attempts is not None and self.max_attempts < 1:
             raise InvalidDefinition(f"max_attempts is {self.max_attempts}: at least 1, or None for no bound")
-        if self.initial_interval_s < 0 or self.max_interval_s < 0 or self.backoff < 1:
-            raise InvalidDefinition("intervals are not negative and backoff is at least 1")
+        intervals = (self.initial_interval_s, self.max_interval_s)
+        if not all(0 <= interval <= LONGEST_S for interval in intervals) or not 1 <= self.backoff <= LONGEST_S:
+            raise InvalidDefinition(f"intervals are from 0 to {LONGEST_S:g} seconds, and backoff is at least 1")
 
     def wait_s(self, attempt: int, error: BaseException) -> float | None:
         """Seconds to wait after failed `attempt` (the first is 1), or None when it was the last one."""
@@ -43,7 +46,7 @@ class Retry:
             return None
         if self.max_attempts is not None and attempt >= self.max_attempts:
             return None
-        exponent = min(attempt - 1, 64)  # far past any bound, and no overflow for an activity that is tried for ever
+        exponent = min(attempt - 1, 30)  # no overflow for an activity that is tried for ever
         return min(self.initial_interval_s * self.backoff**exponent, self.max_interval_s)
 
 
@@ -56,6 +59,10 @@ class Activity(Generic[P, R_co]):
     retry: Retry
     timeout_s: float | None
     is_async: bool
+
+    def __post_init__(self) -> None:
+        if self.timeout_s is not None and not 0 < self.timeout_s <= LONGEST_S:
+            raise InvalidDefinition(f"timeout_s is {self.timeout_s}: more than 0 seconds, or None for no bound")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         return self.fn(*args, **kwargs)
@@ -174,8 +181,6 @@ class _ActivityDecorator:
     @overload
     def __call__(self, fn: Callable[P, R], /) -> Activity[P, R]: ...
     def __call__(self, fn: Callable[..., Any], /) -> Activity[..., Any]:
-        if self.timeout_s is not None and self.timeout_s <= 0:
-            raise InvalidDefinition(f"timeout_s is {self.timeout_s}: more than 0 seconds, or None for no bound")
         return Activity(self.name or fn.__name__, fn, self.retry, self.timeout_s, inspect.iscoroutinefunction(fn))
 
 

@@ -20,6 +20,11 @@ class Ends:
         self._hidden: set[str] = set()
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
 
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """The runs whose end is on its way or not confirmed."""
+        return tuple(self._hidden)
+
     def hide(self, run_id: str) -> None:
         """The run's end is on its way into the file: a reader may see it from now on."""
         self._hidden.add(run_id)

@@ -171,8 +171,7 @@ class Engine:
         A repeated call with the same `signal_id` is the same signal; without one each call is another.
         Raises NoSuchRun, RunClosed, InvalidInput, NotRecorded, Unconfirmed, NotOpen.
         """
-        if not name or len(name) > 256:
-            raise InvalidInput("name", "from 1 to 256 characters")
+        _check_text("name", name)
         try:
             text = encode(payload, "payload")
         except NotStorable as error:
@@ -182,8 +181,7 @@ class Engine:
         if signal_id is None:
             await self._send(run_id, item)
             return
-        if not 0 < len(signal_id) <= 256:
-            raise InvalidInput("signal_id", "from 1 to 256 characters")
+        _check_text("signal_id", signal_id)
         key = (run_id, signal_id)
         while (other := self._signalling.get(key)) is not None:
             await asyncio.wait([other])
@@ -225,7 +223,8 @@ class Engine:
             raise InvalidInput("state", f"one of {', '.join(STATES)}")
         if not 1 <= limit <= MAX_PAGE:
             raise InvalidInput("limit", f"from 1 to {MAX_PAGE}")
-        rows, following = self._executive.store.page(state, workflow, limit, cursor)
+        hidden = self._executive.ends.hidden if state == "running" else ()
+        rows, following = self._executive.store.page(state, workflow, limit, cursor, hidden)
         runs = (self._shown(row) for row in rows)
         return Page(tuple(run for run in runs if state is None or run.state == state), following)
 
@@ -289,6 +288,15 @@ def new_run_id(now_ms: int) -> str:
     """A fresh id that sorts by time: 48 bits of it and 80 random ones, 26 characters."""
     number = now_ms << 80 | secrets.randbits(80)
     return "".join(_BASE32[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def _check_text(field: str, text: str) -> None:
+    if not 0 < len(text) <= 256:
+        raise InvalidInput(field, "from 1 to 256 characters")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(field, "not valid Unicode text") from None
 
 
 def _by_name(definitions: Iterable[Workflow]) -> dict[str, Workflow]:

@@ -138,6 +138,18 @@ class Mismatch(WorkflowError):
         self.code = code
 
 
+class LogDamaged(WorkflowError):
+    """An event of the log can't be read."""
+
+    def __init__(self, run_id: str, seq: int, problem: str) -> None:
+        super().__init__(
+            f"run {run_id!r}: event {seq} of the log can't be read: {problem}; "
+            "restore the file to a time before the damage"
+        )
+        self.run_id = run_id
+        self.seq = seq
+
+
 class ForeignAwait(WorkflowError):
     """Workflow code awaited something that is not recorded, such as `asyncio.sleep`."""
 

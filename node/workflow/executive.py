@@ -14,11 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import apsw
+
 from node.workflow import database
 from node.workflow.alarm import Alarm
 from node.workflow.define import Workflow
 from node.workflow.ends import Ends
-from node.workflow.errors import NoSuchRun, NotOpen, NotRecorded, RunClosed, UnknownWorkflow
+from node.workflow.errors import LogDamaged, NoSuchRun, NotOpen, NotRecorded, RunClosed, UnknownWorkflow
 from node.workflow.events import RESULTS, Draft, Kind
 from node.workflow.gate import Durable, Gate
 from node.workflow.loaded import Item, Loaded, fire_due_retries, replayed
@@ -152,7 +154,12 @@ class Executive:
             loaded = Loaded(row, None, timers, counted=row.state)
             loaded.block(UnknownWorkflow(row.name, tuple(self._definitions)))
             return loaded
-        events = self.store.events(row.id)
+        try:
+            events = self.store.events(row.id)
+        except LogDamaged as error:
+            loaded = Loaded(row, None, timers, counted=row.state)
+            loaded.block(error)
+            return loaded
         self.stats.replayed_events += len(events)
         return replayed(definition, row, events, timers, self.now_ms())
 
@@ -234,16 +241,23 @@ class Executive:
         loaded.writing = None
         self._forget(loaded)
         self.ends.dropped(run_id)
-        if append.created or self._loop is None:
-            return
-        results = [item for item in items if item.draft.kind in RESULTS]
-        wait_s = min(FIRST_RETRY_S * 2 ** min(loaded.failed_appends, 16), LONGEST_RETRY_S)
-        self._loop.call_later(wait_s, self._try_again, run_id, results, loaded.failed_appends + 1)
+        if not append.created:
+            results = [item for item in items if item.draft.kind in RESULTS]
+            self._try_later(run_id, results, loaded.failed_appends)
+
+    def _try_later(self, run_id: str, results: list[Item], failed_appends: int) -> None:
+        wait_s = min(FIRST_RETRY_S * 2 ** min(failed_appends, 16), LONGEST_RETRY_S)
+        asyncio.get_running_loop().call_later(wait_s, self._try_again, run_id, results, failed_appends + 1)
 
     def _try_again(self, run_id: str, results: list[Item], failed_appends: int) -> None:
         if not self.accepting:
             return
-        loaded = self.load(run_id)
+        try:
+            loaded = self.load(run_id)
+        except apsw.Error as error:
+            log.error("run %s: the log can't be read: %s", run_id, error)
+            self._try_later(run_id, results, failed_appends)
+            return
         loaded.failed_appends = failed_appends
         loaded.inbox.extend(results)
         self._advance(loaded)

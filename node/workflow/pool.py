@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeAlias
 
@@ -16,6 +15,7 @@ from node.workflow.events import Draft, Kind
 from node.workflow.gate import Gate
 from node.workflow.loaded import Loaded
 from node.workflow.run import Stats
+from node.workflow.threads import Threads
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Pool:
         self._stats = stats
         self._now_ms = now_ms
         self._max_activities = max_activities
-        self._executor = ThreadPoolExecutor(threads, "workflow-activity")
+        self._threads = Threads(threads)
         self._queue: deque[tuple[Loaded, int]] = deque()
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._open = True
@@ -77,7 +77,7 @@ class Pool:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     def _fill(self) -> None:
         while self._open and self._queue and len(self._tasks) < self._max_activities:
@@ -109,7 +109,7 @@ class Pool:
         if step is None:
             return
         commits_before = database.commits()
-        draft = await attempt(loaded.row.id, loaded.row.name, step, self._executor, self._now_ms)
+        draft = await attempt(loaded.row.id, loaded.row.name, step, self._threads, self._now_ms)
         if draft.kind == Kind.ACTIVITY_COMPLETED and database.commits() != commits_before:
             await self._effects.wait(database.commits())  # a result must not outlive what it stands for
         if step_id in loaded.in_flight:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from node.workflow.errors import InvalidInput
+from node.workflow.errors import InvalidInput, LogDamaged
 from node.workflow.events import ENDS, Event, payload_reference, with_payload
 from node.workflow.run import STATES, Run, RunRow, State
 from node.workflow.sqlite import connect
@@ -36,17 +35,17 @@ class Store:
         return RunRow(*found[0]) if found else None
 
     def events(self, run_id: str, after: int = 0) -> list[Event]:
-        """A run's log in order, payloads put back."""
+        """A run's log in order, payloads put back. Raises LogDamaged."""
         rows = self._rows(
             "SELECT seq, at, kind, body FROM log WHERE workflow = ? AND seq > ? ORDER BY seq", run_id, after
         )
-        return [self._event(*row) for row in rows]
+        return [self._event(run_id, *row) for row in rows]
 
     def run(self, row: RunRow) -> Run:
-        """A run with its input and result."""
+        """A run with its input and result. Raises LogDamaged."""
         sql = "SELECT seq, at, kind, body FROM log WHERE workflow = ? AND seq IN (1, ?) ORDER BY seq"
         ends = self._rows(sql, row.id, row.last_seq)
-        first, last = self._event(*ends[0]), self._event(*ends[-1])
+        first, last = self._event(row.id, *ends[0]), self._event(row.id, *ends[-1])
         return Run(
             id=row.id,
             workflow=row.name,
@@ -61,13 +60,13 @@ class Store:
         )
 
     def page(
-        self, state: State | None, workflow: str | None, limit: int, cursor: str | None
+        self, state: State | None, workflow: str | None, limit: int, cursor: str | None, also: Sequence[str] = ()
     ) -> tuple[list[RunRow], str | None]:
-        """Rows, newest first, and the cursor of the next page."""
+        """Rows, newest first, and the cursor of the next page. Runs in `also` count as being in that state."""
         where, values = ["TRUE"], list[Any]()
         if state is not None:
-            where.append("state = ?")
-            values.append(state)
+            where.append("(state = ? OR id IN (SELECT value FROM json_each(?)))")
+            values += [state, json.dumps(also)]
         if workflow is not None:
             where.append("name = ?")
             values.append(workflow)
@@ -114,13 +113,16 @@ class Store:
         found = self._rows("SELECT seq FROM signals WHERE workflow = ? AND id = ?", run_id, signal_id)
         return found[0][0] if found else None
 
-    def _event(self, seq: int, at: int, kind: str, body: str) -> Event:
-        event = Event(seq, at, kind, json.loads(body))
-        reference = payload_reference(kind, event.body)
-        if reference is None:
-            return event
-        text = self._rows("SELECT body FROM payloads WHERE hash = ?", reference)[0][0]
-        return replace(event, body=with_payload(kind, event.body, json.loads(text)))
+    def _event(self, run_id: str, seq: int, at: int, kind: str, body: str) -> Event:
+        try:
+            facts = dict(json.loads(body))
+            reference = payload_reference(kind, facts)
+            if reference is not None:
+                text = self._rows("SELECT body FROM payloads WHERE hash = ?", reference)[0][0]
+                facts = with_payload(kind, facts, json.loads(text))
+        except (ValueError, TypeError, LookupError) as error:
+            raise LogDamaged(run_id, seq, repr(error)) from None
+        return Event(seq, at, kind, facts)
 
 
 def without_end(events: Iterable[Event]) -> list[Event]:

@@ -39,7 +39,7 @@ class Written:
     append: Append
     commit: int
     batch: int
-    error: apsw.Error | None = None
+    error: Exception | None = None
 
 
 Acknowledge: TypeAlias = Callable[[list[Written]], None]
@@ -111,7 +111,7 @@ class Writer:
     def _write(self, db: apsw.Connection, batch: list[Append]) -> list[Written]:
         try:
             _commit(db, batch)
-        except apsw.Error as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live and the append be answered
             if len(batch) == 1:
                 return [Written(batch[0], 0, 1, error)]
             return [written for append in batch for written in self._write(db, [append])]  # one bad append fails alone

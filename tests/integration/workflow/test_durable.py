@@ -117,6 +117,7 @@ def test_an_end_is_not_told_before_it_is_confirmed(path: Path) -> None:
             assert (engine.get("r").state, engine.get("r").result) == ("running", None)
         assert [e.kind for e in engine.history("r")][-1] == "signal_received"
         assert engine.list(state="completed").runs == ()
+        assert [r.id for r in engine.list(state="running").runs] == ["r"]
         assert (await engine.result("r", timeout_s=0.01)).state == "running"
         assert not signal.done()
         assert not result.done()

@@ -265,6 +265,37 @@ def test_activities_of_a_gather_run_side_by_side(path: Path) -> None:
     run(main)
 
 
+def test_the_time_in_the_queue_for_a_thread_is_no_part_of_an_attempt(path: Path) -> None:
+    @activity(retry=Retry(max_attempts=1), timeout_s=1.5)
+    def nap(n: int) -> int:
+        time.sleep(0.05)
+        return n
+
+    @workflow
+    async def crowd(ctx: Context) -> list[int]:
+        return await ctx.gather(*(ctx.run(nap, n) for n in range(40)))
+
+    async def main() -> None:
+        async with served(path, crowd, threads=1) as engine:
+            started = await engine.start("crowd")
+            assert (await engine.result(started.run_id)).unwrap() == list(range(40))
+
+    run(main)
+
+
+def test_names_that_are_no_text_are_refused_and_the_writer_lives(path: Path) -> None:
+    async def main() -> None:
+        async with served(path, waiting) as engine:
+            await engine.start("waiting", None, "r")
+            for name, signal_id in (("\ud800", None), ("go", "\ud800"), ("", None), ("go", "")):
+                with pytest.raises(errors.InvalidInput):
+                    await engine.signal("r", name, 1, signal_id)
+            await engine.signal("r", "go", 2)
+            assert (await engine.result("r")).unwrap() == 2
+
+    run(main)
+
+
 def test_no_more_activities_run_than_allowed(path: Path) -> None:
     now, most = 0, 0
 

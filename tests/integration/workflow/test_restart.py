@@ -203,14 +203,15 @@ def test_a_blocked_run_can_be_cancelled(path: Path) -> None:
     run(main)
 
 
-def test_a_damaged_log_blocks_its_run_and_no_other(path: Path) -> None:
+@pytest.mark.parametrize("body", ['{"odd":1}', '{"id":', "[]", '{"id":1,"attempt":1,"result_ref":"gone"}'])
+def test_a_damaged_log_blocks_its_run_and_no_other(path: Path, body: str) -> None:
     async def main() -> None:
         async with served(path, waiting) as engine:
             for run_id in ("bad", "good"):
                 await engine.start("waiting", None, run_id)
                 await until(lambda run_id=run_id: engine.get(run_id).waits == ("signal go",))  # type: ignore[misc] # mypy can't type a default of a lambda
         db = sqlite3.connect(path)
-        db.execute("""UPDATE log SET body = '{"odd":1}' WHERE workflow = 'bad' AND seq = 3""")
+        db.execute("UPDATE log SET body = ? WHERE workflow = 'bad' AND seq = 3", (body,))
         db.commit()
         db.close()
         async with served(path, waiting) as engine:

@@ -30,7 +30,14 @@ def test_an_error_that_is_named_is_not_repeated_nor_are_its_subclasses() -> None
 
 
 @pytest.mark.parametrize(
-    "settings", [{"max_attempts": 0}, {"initial_interval_s": -1}, {"backoff": 0.5}, {"max_interval_s": -1}]
+    "settings",
+    [
+        {"max_attempts": 0},
+        {"initial_interval_s": -1},
+        {"backoff": 0.5},
+        {"max_interval_s": float("inf")},
+        {"initial_interval_s": float("nan")},
+    ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(InvalidDefinition):
@@ -38,8 +45,11 @@ def test_a_policy_that_makes_no_sense_is_refused(settings: dict[str, Any]) -> No
 
 
 def test_a_timeout_must_be_positive() -> None:
-    with pytest.raises(InvalidDefinition, match="timeout_s"):
-        activity(timeout_s=0)(len)
+    for timeout_s in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(InvalidDefinition, match="timeout_s"):
+            activity(timeout_s=timeout_s)(len)
+        with pytest.raises(InvalidDefinition, match="timeout_s"):
+            activity(len).options(timeout_s=timeout_s)
 
 
 def test_an_activity_is_still_the_function() -> None:

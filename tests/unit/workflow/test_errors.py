@@ -20,6 +20,7 @@ ALL = {
     errors.RunBlocked("r1", {"message": "m"}): (409, 1, False, "blocked: m"),
     errors.RunNotFinished("r1"): (409, 1, True, "wait"),
     errors.Mismatch("r1", 3, "A", "B"): (500, 1, False, "start code that fits"),
+    errors.LogDamaged("r1", 3, "x"): (500, 1, False, "restore the file"),
     errors.ForeignAwait("r1", "X", "f.py:3"): (500, 1, False, "f.py:3"),
     errors.ActivityFailed("charge", "E", "m", 3): (500, 1, False, "after 3 attempt"),
     errors.WaitTimeout("s"): (500, 1, False, "'s'"),

@@ -158,6 +158,20 @@ def test_models_with_pydantics_methods_are_understood() -> None:
     assert read(Model, {"a": 3}).a == 3
 
 
+@dataclass
+class Even:
+    n: int
+
+    def __post_init__(self) -> None:
+        if self.n % 2:
+            raise ValueError("odd")
+
+
+def test_a_dataclass_may_check_its_values() -> None:
+    with pytest.raises(InvalidInput, match=r"input\[1\]: odd"):
+        read(list[Even], [{"n": 2}, {"n": 3}])
+
+
 def test_hashes_never_change() -> None:
     assert digest("[1]") == "080a9ed428559ef602668b4c00f114f1a11c3f6b02a435f0bdc154578e4d7f22"
     assert short_digest("[1]") == "080a9ed428559ef6"
