@@ -57,15 +57,16 @@ class HaproxyGateway:
         self._table: dict[str, Entry] | None = None
         self._synced: int | None = None  # the worker that is known to have the table, None when unsure
         self._refused = b""  # the digest of a configuration that HAProxy would not take: not tried again
-        self._complaint: str | None = None  # what is wrong although it runs
+        self._refusal = ""  # why it would not
+        self._pair_complaint = ""  # what is wrong with certificate and key, although it runs with those of before
 
     def ensure(self) -> None:
         """HAProxy runs with this configuration and these routes; cheap when it does. Call it every second or so, and
         after a certificate changed: a new one is taken over without losing a request."""
         with self._lock:
             self._ensure()
-            if self._complaint is not None:
-                raise GatewayMisconfigured(self._complaint)
+            if complaint := self._pair_complaint or self._refusal:
+                raise GatewayMisconfigured(complaint)
 
     def stop(self) -> None:
         """Stop HAProxy; the routes stay in the file."""
@@ -143,20 +144,29 @@ class HaproxyGateway:
 
     def _ensure(self) -> None:
         digest = self._write_files()
-        if not self._process.alive():
+        processes = self._answering()
+        if processes is None and not self._process.alive():
             self._synced = None
             self._files.master.unlink(missing_ok=True)
             self._process.start()
-            self._wait(lambda p: p.current is not None)
-            self._write(self._files.applied, digest)
-        elif digest not in (self._refused, self._applied()):
+            processes = self._wait(lambda p: p.current is not None)
+            self._accepted(digest)
+        elif digest == self._applied():
+            self._refused, self._refusal = b"", ""
+        elif digest != self._refused:
             self._reload(digest)
-        processes = self._admin.processes()
-        if processes.current is None:
-            raise GatewayFailed(f"the gateway has no worker: {self._process.output()[-500:]}", retryable=True)
+            processes = None
+        processes = processes or self._wait(lambda p: p.current is not None)
         if processes.current != self._synced:
             self._compare(processes)
             self._synced = processes.current
+
+    def _answering(self) -> Processes | None:
+        """Its processes, asked at its socket: far cheaper than asking the engine whether it runs. None: no answer."""
+        try:
+            return self._admin.processes()
+        except GatewayFailed:
+            return None
 
     def _reload(self, digest: bytes) -> None:
         """A new worker with the new configuration; the one before serves what it has to the end."""
@@ -169,12 +179,16 @@ class HaproxyGateway:
             )
         )
         if after.current != before.current and not after.failed_reloads:
-            self._write(self._files.applied, digest)
+            self._accepted(digest)
             return
         self._refused = digest
-        self._complaint = (
+        self._refusal = (
             f"the gateway refuses its new configuration and goes on with the old: {self._process.output()[-800:]}"
         )
+
+    def _accepted(self, digest: bytes) -> None:
+        self._refused, self._refusal = b"", ""
+        self._write(self._files.applied, digest)
 
     def _applied(self) -> bytes:
         return self._files.applied.read_bytes() if self._files.applied.exists() else b""
@@ -215,7 +229,7 @@ class HaproxyGateway:
             files.config: render(self._config, files).encode(),
             files.lua: resources.files(__package__).joinpath("hold.lua").read_bytes(),
         }
-        self._complaint = None
+        self._pair_complaint = ""
         if self._config.tls_cert is not None and self._config.tls_key is not None:
             wanted[files.pem] = self._certificate(self._config.tls_cert, self._config.tls_key)
         if not files.routes.exists():
@@ -232,9 +246,9 @@ class HaproxyGateway:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
             return cert.read_bytes() + b"\n" + key.read_bytes()
         except (OSError, ssl.SSLError) as e:
-            self._complaint = f"FLEET_TLS_CERT={cert} and FLEET_TLS_KEY={key} are no usable pair: {e}"
+            self._pair_complaint = f"FLEET_TLS_CERT={cert} and FLEET_TLS_KEY={key} are no usable pair: {e}"
             if not self._files.pem.exists():
-                raise GatewayMisconfigured(self._complaint) from None
+                raise GatewayMisconfigured(self._pair_complaint) from None
             return self._files.pem.read_bytes()
 
     def _write(self, path: Path, content: bytes) -> None:

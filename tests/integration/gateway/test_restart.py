@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from node.agent.gateway.config import GatewayConfig
-from node.agent.gateway.errors import GatewayFailed
+from node.agent.gateway.errors import GatewayFailed, GatewayMisconfigured
 from node.agent.gateway.haproxy import HaproxyGateway
 from node.agent.ports import Route
 from tests.integration.gateway.conftest import Running
@@ -188,6 +188,36 @@ def in_flight(gateway: HaproxyGateway, count: int) -> None:
             return
         threading.Event().wait(0.005)
     raise AssertionError(f"never {count} in flight")
+
+
+def test_a_configuration_that_is_refused_leaves_the_old_one_at_work(running: Running, acme: Upstream) -> None:
+    taken = GatewayConfig(acme.address, "other.test")
+    second = HaproxyGateway(taken, running.process, running.folder, UID)
+    for _ in range(3):
+        with pytest.raises(GatewayMisconfigured, match="goes on with the old"):
+            second.ensure()
+        assert running.client.get("/t/acme/").json()["name"] == "acme"
+    assert second._admin.processes().failed_reloads == 1
+    second.unroute("acme", "stopping")
+    assert running.client.get("/t/acme/").json()["reason"] == "stopping"
+    third = HaproxyGateway(running.config, running.process, running.folder, UID)
+    third.ensure()
+    third.route("acme", Route(acme.address))
+    assert running.client.get("/t/acme/").json()["name"] == "acme"
+
+
+def test_one_tenant_cannot_take_all_places(running: Running, acme: Upstream, beta: Upstream) -> None:
+    few = GatewayConfig(running.config.listen, running.config.domain, per_tenant=3)
+    gateway = HaproxyGateway(few, running.process, running.folder, UID)
+    gateway.ensure()
+    with ThreadPoolExecutor(3) as pool:
+        open_ones = [pool.submit(httpx.get, f"{running.url}/t/acme/wait", timeout=30) for _ in range(3)]
+        in_flight(gateway, 3)
+        refused = running.client.get("/t/acme/")
+        assert (refused.status_code, refused.json()["type"]) == (503, "urn:fleet:too_busy")
+        assert running.client.get("/t/beta/").status_code == 200
+        acme.gate.set()
+        assert [done.result(20).status_code for done in open_ones] == [200] * 3
 
 
 def test_what_cannot_start_says_why(running: Running) -> None:
