@@ -288,7 +288,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave it running, and print how to reach and stop it")
     args = parser.parse_args()
     with part("Images"):
-        subprocess.run([sys.executable, str(ROOT / "images/build.py")], check=True)
+        subprocess.run([str(ROOT / "images/build")], check=True)
     base = Path(tempfile.mkdtemp(prefix="fleet-demo-", dir="/var/tmp"))
     fleet = Fleet(base)
     done = False
@@ -301,7 +301,7 @@ def main() -> int:
         say("\nEverything above was checked, and true.")
     except (Untrue, subprocess.CalledProcessError, OSError) as e:
         say(f"\nNOT TRUE: {e}\nThe last words of the tenant and of the fleet:")
-        subprocess.run([fleet_program(), "logs", TENANT, "-n", "20"], env=fleet.env, check=False)
+        subprocess.run([fleet_program(), "logs", TENANT, "-n", "60"], env=fleet.env, check=False)
         say(fleet.tail())
     finally:
         if args.keep and done:

@@ -102,7 +102,8 @@ class Node:
         """Log lines of one of the tenant's containers. Raises Fault when it has none here."""
         for c in self.parts.runtime.containers():
             if c.tenant == tenant and c.role == container:
-                return self.parts.runtime.logs(c.name, tail=tail, since=since, follow=follow)
+                lines = self.parts.runtime.logs(c.name, tail=tail, since=since, follow=follow)
+                return (line if line.endswith(b"\n") else line + b"\n" for line in lines)
         raise Fault(404, "no_container", f"{tenant} has no {container} container on this node")
 
     def metrics(self) -> bytes:

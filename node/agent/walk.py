@@ -148,7 +148,7 @@ class Walk:
     def last_lines(self) -> str:
         """The end of the worker's log, for an error."""
         lines = self.parts.runtime.logs(self.worker, tail=LOG_LINES, since=None, follow=False)
-        return b"".join(lines).decode(errors="replace").rstrip()[-4000:]
+        return "\n".join(line.decode(errors="replace").rstrip() for line in lines)[-4000:]
 
     async def route(self, want: Assignment) -> None:
         """Send requests to the worker."""

@@ -45,13 +45,16 @@ def open_database(name: str) -> apsw.Connection:
     """A connection to the SQLite file `name` (such as `docs.db`) in the data folder, made when it is not there.
 
     The name must be among the database files of the tenant's spec, else nobody replicates it. The connection has WAL,
-    a busy timeout of 5 s and no checkpoint of its own; use one per thread. An activity that commits here has its
-    result recorded only when that commit is as durable as the engine is told to make it. Raises InvalidInput for a
-    name that is no plain file name.
+    a busy timeout of 5 s and no checkpoint of its own; `with db:` is one write transaction; use one per thread. An
+    activity that commits here has its result recorded only when that commit is as durable as the engine is told to
+    make it. Raises InvalidInput for a name that is no plain file name.
     """
     if not _NAME.fullmatch(name):
         raise InvalidInput("name", f"{name!r} is no plain file name (letters, digits, '.', '_', '-', at most 64)")
     db = connect(data_folder() / name, synchronous=_settings.synchronous, checkpoint=_settings.checkpoint)
+    # `with db:` takes the write lock at its start: one that reads first and writes then fails at once, whatever the busy
+    # timeout, when somebody else (Litestream is one) has written in between.
+    db.transaction_mode = "IMMEDIATE"
     db.set_commit_hook(_count)
     return db
 
