@@ -113,8 +113,10 @@ class Door:
 async def _exchange(
     streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], method: str, path: str
 ) -> tuple[int, bytes]:
-    """One request without a body and its answer. Raises DoorError for what is not HTTP with a length, EOFError when
-    cut."""
+    """One request without a body, and the answer's status and body.
+
+    Raises DoorError for what is not HTTP with a length, EOFError or OSError when the connection is cut.
+    """
     reader, writer = streams
     writer.write(f"{method} {path} HTTP/1.1\r\nHost: node\r\nContent-Length: 0\r\n\r\n".encode())
     await writer.drain()

@@ -55,8 +55,10 @@ def problem_response(problem: Problem) -> Response:
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """The whole body. Raises Problem 413 over BODY_MAX_BYTES, 408 when it takes longer than BODY_TIMEOUT_S, 400 when
-    cut."""
+    """The whole body.
+
+    Raises Problem 413 over BODY_MAX_BYTES, 408 when it takes longer than BODY_TIMEOUT_S, 400 when it is cut.
+    """
     too_large = Problem(413, "body-too-large", f"the body is over {BODY_MAX_BYTES} bytes; send less at once")
     declared = header(scope, b"content-length")
     if declared.isdigit() and int(declared) > BODY_MAX_BYTES:

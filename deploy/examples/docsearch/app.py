@@ -3,16 +3,18 @@
 Three things make a server durable here, and this file shows each of them:
 
 1. What must survive lives in SQLite, and only there: the files of /data that are named in `fleet up --db`.
-2. Work that takes long is a workflow: its steps are recorded, and after a crash it goes on behind the last finished
-one. 3. Nobody is told "done" before it is: `await durable()`.
+2. Work that takes long is a workflow: its steps are recorded; after a crash it goes on behind the last finished one.
+3. Nobody is told "done" before it is: `await durable()`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import tempfile
 from dataclasses import dataclass
 
+import apsw
 from library import ArchiveError, Batch, Counts, Library, QueryError
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -74,23 +76,22 @@ def index_batch(batch: Batch) -> Counts:
 
 
 async def put_archive(request: Request) -> JSONResponse:
-    """`PUT /documents/archive`: a tar file, compressed or not. Safe to repeat; unchanged documents are not stored
-    twice."""
-    # On disk, not in memory: a tenant is small. The file has no name, so that a crash leaves nothing behind.
-    with tempfile.TemporaryFile(dir=library.folder) as archive:
-        size = 0
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > ARCHIVE_MAX_BYTES:
-                raise Problem(
-                    413, "archive-too-large", f"the archive is over {ARCHIVE_MAX_BYTES} bytes; send it in parts"
-                )
-            archive.write(chunk)
-        archive.seek(0)
-        try:
+    """`PUT /documents/archive`: a tar file, compressed or not. Safe to repeat: nothing is stored twice."""
+    try:
+        # On disk, not in memory: a tenant is small. The file has no name, so that a crash leaves nothing behind.
+        with tempfile.TemporaryFile(dir=library.folder) as archive:
+            async for chunk in request.stream():
+                archive.write(chunk)
+                if archive.tell() > ARCHIVE_MAX_BYTES:
+                    raise Problem(413, "archive-too-large", f"send at most {ARCHIVE_MAX_BYTES} bytes at once")
+            archive.seek(0)
             received = await asyncio.to_thread(library.receive, archive)
-        except ArchiveError as error:
-            raise Problem(422, "not-an-archive", str(error), field="body") from error
+    except ArchiveError as error:
+        raise Problem(422, "not-an-archive", str(error), field="body") from error
+    except (OSError, apsw.FullError) as error:
+        raise Problem(
+            507, "no-space", f"not all is stored: {error}; make room and send it again", retryable=True
+        ) from error
     await durable(timeout_s=60)  # "stored" is only true once the machine may burn
     return JSONResponse(received)
 
@@ -98,7 +99,7 @@ async def put_archive(request: Request) -> JSONResponse:
 async def search(request: Request) -> JSONResponse:
     """`GET /search?q=words&limit=10`: documents that have all the words, best first, each with a snippet."""
     limit = request.query_params.get("limit", "10")
-    if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:4]) <= 100:
+    if not re.fullmatch("[1-9][0-9]?|100", limit):
         raise Problem(422, "invalid-input", "limit: expected a whole number from 1 to 100", field="limit")
     try:
         results = library.search(request.query_params.get("q", ""), int(limit))

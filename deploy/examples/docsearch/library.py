@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import lzma
 import re
 import tarfile
 import threading
@@ -78,8 +79,7 @@ class Library:
         self._reader = reader
         self._lock = threading.Lock()
         self.folder = Path(writer.filename).parent
-        for statement in writer.execute(SCHEMA):
-            del statement
+        writer.execute(SCHEMA)
 
     def receive(self, archive: IO[bytes]) -> dict[str, int]:
         """Stores the documents of a tar file in the inbox; those that are there unchanged are left alone.
@@ -99,7 +99,7 @@ class Library:
                 if chunk_bytes >= CHUNK_BYTES:
                     self._store(chunk, received)
                     chunk, chunk_bytes = [], 0
-        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
             raise ArchiveError(f"it is no complete tar archive: {error}") from error
         finally:
             self._store(chunk, received)
@@ -190,7 +190,10 @@ def _documents(archive: IO[bytes]) -> Iterator[tuple[str, bytes]]:
             members.members = []  # type: ignore[attr-defined]  # else it remembers each one, for a rewind nobody asks for
             content = members.extractfile(member) if member.isreg() else None  # no links, no devices, and no unpacking
             if content is not None:
-                yield member.name.removeprefix("./"), content.read(DOCUMENT_MAX_BYTES + 1)
+                path = (
+                    member.name.removeprefix("./").encode(errors="backslashreplace").decode()
+                )  # a name may be no text
+                yield path, content.read(DOCUMENT_MAX_BYTES + 1)
 
 
 def _text(raw: bytes) -> tuple[str, str | None]:

@@ -168,7 +168,7 @@ def test_no_query_is_taken_for_the_query_language(docsearch, query):
     assert docsearch.get("/search", params={"q": query}).status_code == 200
 
 
-@pytest.mark.parametrize("limit", ["0", "101", "-1", "x", "1e3", "", "٣", "10000000000000000000000"])
+@pytest.mark.parametrize("limit", ["0", "101", "-1", "x", "1e3", "", "٣", "01009", "10000000000000000000000"])
 def test_a_wrong_limit_is_named(docsearch, limit):
     docsearch.start()
     answer = docsearch.get("/search", params={"q": "fox", "limit": limit})
@@ -184,6 +184,21 @@ def test_what_is_no_archive_is_refused_and_a_cut_one_can_be_sent_again(docsearch
     assert (cut.status_code, cut.json()["field"]) == (422, "body")
     kept = docsearch.get("/stats").json()["waiting"]
     assert put(docsearch, whole).json() == {"stored": DOCUMENTS - kept, "unchanged": kept, "too_large": 0}
+
+
+def test_names_that_are_no_text_and_entries_that_are_no_files_do_no_harm(docsearch):
+    docsearch.start()
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", encoding="utf-8", errors="surrogateescape") as tar:
+        for name, kind in (("caf\udce9", tarfile.REGTYPE), ("link", tarfile.SYMTYPE), ("../up", tarfile.REGTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "/etc/passwd" if kind == tarfile.SYMTYPE else ""
+            member.size = 3 if kind == tarfile.REGTYPE else 0
+            tar.addfile(member, io.BytesIO(b"fox"))
+    assert put(docsearch, packed.getvalue()).json()["stored"] == 2
+    ingest(docsearch, "one")
+    assert finished(docsearch, "one") == {"indexed": 2, "skipped": 0}
+    assert set(searched(docsearch, "fox")) == {"caf\\udce9", "../up"}
 
 
 def test_a_batch_size_out_of_bounds_is_refused_by_name(docsearch):
