@@ -227,7 +227,7 @@ class DockerRuntime:
                         raise
                 else:
                     return name
-                if not replace_running and self._runs(api, name):
+                if not replace_running and _alive(self._entry(api, name)):
                     raise RuntimeFailed(
                         f"create {name}: it runs already; stop it first", reason="running", retryable=False
                     )
@@ -272,7 +272,7 @@ class DockerRuntime:
 
     def _listed(self, api: docker.APIClient, entry: Mapping[str, Any]) -> Container | None:
         name = entry["Names"][0].lstrip("/")
-        if entry["State"] in ("running", "paused", "restarting"):
+        if _alive(entry):
             address = _address(entry["NetworkSettings"]["Networks"])
             return containers.container(name, entry["Labels"], running=True, address=address)
         try:
@@ -287,12 +287,6 @@ class DockerRuntime:
             with contextlib.suppress(RuntimeFailed), self._doing(f"look at {died.name}") as api:
                 oom_killed = bool(api.inspect_container(died.name)["State"]["OOMKilled"])
         return containers.ended(died, exit_code, oom_killed=oom_killed)
-
-    def _runs(self, api: docker.APIClient, name: str) -> bool:
-        try:
-            return bool(api.inspect_container(name)["State"]["Running"])
-        except docker.errors.NotFound:
-            return False
 
     def _lines(
         self,
@@ -324,19 +318,19 @@ class DockerRuntime:
         """On cgroup v1 a killed process that is frozen does not die, and the engine would wait for it. So the signal
         is sent here, and the process moved to a group that runs, where it dies before it does anything else."""
         with self._doing(f"kill {name}") as api:
-            try:
-                found = api.inspect_container(name)
-            except docker.errors.NotFound:
-                return
-            if not found["State"]["Running"]:
-                return
-            group = cgroup.container_group(self.cgroups(), self.freezer(), found["Id"])
             until = time.monotonic() + _DEATH_PATIENCE_S
-            while self._runs(api, name):
-                groups.kill(group, self.freezer())
+            while (entry := self._entry(api, name)) is not None:
+                group = cgroup.container_group(self.cgroups(), self.freezer(), entry["Id"])
+                if not groups.kill(group, self.freezer()) and not _alive(entry):
+                    return
                 if time.monotonic() > until:
                     raise failed(f"kill {name}", "its processes do not die", 500)
                 time.sleep(0.01)
+
+    def _entry(self, api: docker.APIClient, name: str) -> Mapping[str, Any] | None:
+        """One container as it is listed: that answers also while the engine waits for a frozen one to start."""
+        found = api.containers(all=True, filters={"name": f"^/{name}$"})
+        return next((entry for entry in found if f"/{name}" in entry["Names"]), None)
 
     # ---- the client
 
@@ -359,6 +353,10 @@ class DockerRuntime:
                     base_url=address, version="auto", timeout=_CALL_TIMEOUT_S, max_pool_size=_POOL
                 )
             return self._client
+
+
+def _alive(entry: Mapping[str, Any] | None) -> bool:
+    return entry is not None and entry["State"] in ("running", "paused", "restarting")
 
 
 def _image(api: docker.APIClient, name: str) -> Mapping[str, Any]:

@@ -46,20 +46,23 @@ def is_frozen(freezer: Freezer) -> bool:
         return False
 
 
-def kill(group: Path, freezer: Freezer) -> None:
-    """Kill everything in one container's group, frozen or not; a group that is gone is fine.
+def kill(group: Path, freezer: Freezer) -> bool:
+    """Kill everything in one container's group, frozen or not; answers whether there was anything.
 
     On cgroup v1 a killed process that is frozen does not die: it is moved, already killed, to a group that runs,
     where it dies before it does anything else.
     """
-    with contextlib.suppress(OSError):  # gone, or its processes are: the caller looks again
-        if not freezer.v2:
-            _dying(freezer).mkdir(exist_ok=True)
-        for pid in (group / "cgroup.procs").read_text().split():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+    try:
+        pids = (group / "cgroup.procs").read_text().split()
+    except OSError:  # the group is gone
+        return False
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it is gone: the caller looks again
+            os.kill(int(pid), signal.SIGKILL)
             if not freezer.v2:
+                _dying(freezer).mkdir(exist_ok=True)
                 (_dying(freezer) / "cgroup.procs").write_text(pid)
+    return bool(pids)
 
 
 def _dying(freezer: Freezer) -> Path:

@@ -213,6 +213,32 @@ def test_a_frozen_container_dies_without_a_thaw(bench: Bench, frozen: list[Conta
     assert not [c for c in bench.runtime.containers() if c.running]
 
 
+def test_a_container_that_is_started_into_a_freeze_runs_nothing_and_can_be_killed(bench: Bench) -> None:
+    name = bench.runtime.create(bench.worker("acme", "open('/data/ran', 'w')"))
+    freezer = bench.runtime.freezer()
+    freezer.file.write_bytes(freezer.freeze)
+    raised: list[RuntimeFailed] = []
+
+    def start() -> None:
+        try:
+            bench.runtime.start(name)
+        except RuntimeFailed as e:
+            raised.append(e)
+
+    starting = threading.Thread(target=start)
+    try:
+        starting.start()
+        time.sleep(2)
+        bench.runtime.kill(name)
+        starting.join(30)
+        assert not starting.is_alive()
+        assert not [c for c in bench.runtime.containers() if c.running]
+        assert not (bench.volumes.ensure("acme", bench.uids.of("acme"), 64 << 20).data / "ran").exists()
+    finally:
+        freezer.file.write_bytes(freezer.thaw)
+        starting.join(60)
+
+
 def test_a_death_is_heard_with_how_it_came(bench: Bench) -> None:
     heard: list[Container] = []
     watcher = threading.Thread(target=lambda: heard.extend(_first(bench.runtime.deaths(), 2)), daemon=True)
