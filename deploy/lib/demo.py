@@ -214,7 +214,7 @@ def main_job(fleet: Fleet, work: Path) -> None:
     with part("The whole node is lost: its containers and its agent killed, its volume gone"):
         lose_node(fleet)
         begin = time.monotonic()
-        back = wait_for_steps(fleet, -1, 180)
+        back = wait_for_steps(fleet, len(after_kill) - 1, 180)
         view = fleet.quiet("status", TENANT)
         say(f"   {TENANT} is back from the bucket after {time.monotonic() - begin:.1f} s, epoch {view['epoch']}")
         for phase in view["phases"]:

@@ -28,7 +28,7 @@ def test_a_transaction_that_reads_first_is_not_refused_because_somebody_else_wro
     writer = threading.Thread(target=write)
     writer.start()
     with ours:
-        ours.execute("SELECT count(*) FROM t").get
+        assert ours.execute("SELECT count(*) FROM t").get == 0
         reading.set()
         writer.join(0.2)  # it would have written by now if it could
         ours.execute("INSERT INTO t VALUES (2)")
