@@ -6,6 +6,7 @@ import http.client
 import os
 import ssl
 import sys
+from functools import partial
 from urllib.parse import urlsplit
 
 from fleet import store as embedded
@@ -68,6 +69,7 @@ def services_of(settings: Settings) -> list[Service]:
                 embedded.command(store),
                 embedded.environment(store, env),
                 ready=lambda: embedded.ready(store),
+                first=True,
                 lives_on=True,
                 stop_s=30.0,
                 log=embedded.log_of(store),
@@ -77,8 +79,10 @@ def services_of(settings: Settings) -> list[Service]:
         env = {**tokens.environment(settings.model_copy(update=here)), **store.credentials()}
     controller = [sys.executable, "-m", "fleet.app"]
     guard = [sys.executable, "-m", "node.agent", "guard"]
-    services.append(Service("controller", controller, env, ready=lambda: _answers(settings, "/healthz")))
-    services.append(Service("guard", guard, env, lives_on=True, reloads=True, stop_s=None))
+    controls = partial(_answers, settings, settings.controller_listen, "/readyz")
+    works = partial(_answers, settings, settings.agent_listen, "/readyz")
+    services.append(Service("controller", controller, env, ready=controls))
+    services.append(Service("guard", guard, env, ready=works, lives_on=True, reloads=True, stop_s=None))
     return services
 
 
@@ -100,8 +104,8 @@ def _need_root() -> None:
         raise ServeError("a node needs root (cgroups, disk allowances, firewall): run it as root, or by its unit")
 
 
-def _answers(settings: Settings, path: str) -> bool:
-    host, _, port = settings.controller_listen.rpartition(":")
+def _answers(settings: Settings, listen: str, path: str) -> bool:
+    host, _, port = listen.rpartition(":")
     host = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))  # noqa: S104 - what it was told to listen on
     if settings.tls_cert is not None:
         unverified = ssl.create_default_context()

@@ -41,14 +41,15 @@ def _always() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One process. `lives_on`: what is found running is taken over, else it is replaced. `ready` says when the next
-    may start. `stop_s` None: it knows itself how long it may take to end. `log` None: it writes to our own output.
+    """One process. `lives_on`: what is found running is taken over, else it is replaced. `first`: the next ones start
+    only once it is `ready`. `stop_s` None: it knows itself how long it may take to end. `log` None: our own output.
     """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(repr=False)
     ready: Callable[[], bool] = _always
+    first: bool = False
     lives_on: bool = False
     reloads: bool = False
     stop_s: float | None = 10.0
@@ -70,6 +71,7 @@ class Running:
         self._started_at = 0.0
         self._failures = 0
         self._not_before = 0.0
+        self._stopping = False
 
     def alive(self) -> bool:
         """Whether it runs; notices its end. Raises Refused."""
@@ -78,7 +80,8 @@ class Running:
             if code is None:
                 return True
             self._child = None
-            self._ended(code)
+            if not self._stopping:
+                self._ended(code)
         return lock.is_held(self._lock)
 
     def _ended(self, code: int) -> None:
@@ -123,12 +126,14 @@ class Running:
         """End it: SIGTERM, and SIGKILL after its time unless it knows itself how long it may take."""
         if not self._is_there():
             return
+        self._stopping = True
         self.signal(signal.SIGTERM)
         began = time.monotonic()
         while self._is_there():
             if self.service.stop_s is not None and time.monotonic() - began > self.service.stop_s:
                 self.signal(signal.SIGKILL)
             time.sleep(_STEP_S)
+        self._stopping = False
         log.info("service.stopped", service=self.service.name, took_s=round(time.monotonic() - began, 1))
 
     def _is_there(self) -> bool:
@@ -148,8 +153,8 @@ class Supervisor:
         self._reload = False
 
     def run(self, on_ready: Callable[[], None]) -> None:
-        """Start everything in order, call `on_ready`, and keep it running until SIGTERM or SIGINT; then end it in
-        reverse order. SIGHUP goes to those that reload. Raises Refused when one of them cannot be started.
+        """Start everything in order, call `on_ready` once all are, keep it running until SIGTERM or SIGINT, then end it
+        in reverse order. SIGHUP goes to those that reload. Raises Refused when one of them cannot be started.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
@@ -157,10 +162,13 @@ class Supervisor:
         try:
             for running in self._running:
                 self._bring_up(running)
-            if not self._stop:
-                on_ready()
+            waiting = list(self._running)
             while not self._stop:
                 self._look()
+                if waiting:
+                    waiting = [r for r in waiting if not (r.alive() and r.service.ready())]
+                    if not waiting:
+                        on_ready()
                 time.sleep(_STEP_S)
         finally:
             for running in reversed(self._running):
@@ -171,15 +179,16 @@ class Supervisor:
         if running.alive() and not service.lives_on:
             log.info("service.replaced", service=service.name)
             running.stop()
+        running.start()
         until = time.monotonic() + self._ready_s
-        while not self._stop:
-            running.start()
+        while service.first and not self._stop:
             if running.alive() and service.ready():
                 return
             if time.monotonic() > until:
                 where = f"; see {service.log}" if service.log is not None else ""
                 raise Refused(f"the {service.name} is not ready after {self._ready_s:g} s{where}")
             time.sleep(_STEP_S)
+            running.start()
 
     def _look(self) -> None:
         for running in self._running:

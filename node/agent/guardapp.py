@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING
 import structlog
 
 from node.agent import engine
+from node.agent.custody import sessionfile
 from node.agent.ports import Freezer, RuntimeFailed
 from node.agent.runtime import cgroup, groups
 
 if TYPE_CHECKING:
     from node.agent.custody.guard import Guard
+    from node.bucket.store import Store
     from node.settings import Settings
 
 _ENGINE_S = 2.0
+
+log = structlog.get_logger()
 
 
 def capacity_of(settings: Settings) -> tuple[int, float, int]:
@@ -58,20 +62,19 @@ def spawn_guard() -> subprocess.Popen[bytes]:
 async def cage(settings: Settings) -> Freezer:
     """The cgroup parent of this machine's tenants, which is there afterwards.
 
-    Waits for an engine that was never heard in this boot: nothing of ours can run yet, so there is nothing to guard.
+    A guard that is back asks nobody: it has a deadline. Else it waits for an engine that was never heard in this boot:
+    nothing of ours can run yet, so there is nothing to guard.
     """
-    log = structlog.get_logger()
     while True:
-        found = await asyncio.to_thread(engine.ask)
-        if found is not None:
-            engine.remember(settings.runtime_dir, found)
-        else:
-            found = engine.recall(settings.runtime_dir)
+        back = (settings.runtime_dir / sessionfile.NAME).exists()
+        found = engine.recall(settings.runtime_dir) if back else await asyncio.to_thread(engine.ask)
+        found = found or (await asyncio.to_thread(engine.ask) if back else engine.recall(settings.runtime_dir))
         if found is not None:
             freezer = cgroup.freezer(found, settings.runtime_dir.name)
             try:
+                engine.remember(settings.runtime_dir, found)
                 await asyncio.to_thread(groups.make, found, freezer)
-            except RuntimeFailed as e:
+            except (RuntimeFailed, OSError) as e:
                 log.warning("cgroup.missing", error=str(e))
             else:
                 return freezer
@@ -80,12 +83,18 @@ async def cage(settings: Settings) -> Freezer:
         await asyncio.sleep(_ENGINE_S)
 
 
+def open_bucket(settings: Settings) -> Store:
+    """The bucket, with answers short enough for several attempts before a deadline. Its library loads slowly."""
+    from node.bucket.s3 import Location, S3Store
+
+    return S3Store(Location.of(settings), connect_timeout_s=2.0, read_timeout_s=4.0, connections=2)
+
+
 async def compose(settings: Settings) -> Guard:
     """The guard of this machine, from its settings."""
     from node.agent.custody.guard import Guard, Place
     from node.agent.custody.lease import Machine
     from node.bucket.records import Capacity
-    from node.bucket.s3 import Location, S3Store
 
     freezer = await cage(settings)
     memory_bytes, cpus, disk_bytes = capacity_of(settings)
@@ -96,11 +105,10 @@ async def compose(settings: Settings) -> Guard:
         labels=dict(settings.labels),
         version=metadata.version("tenantry"),
     )
-    store = S3Store(Location.of(settings), connect_timeout_s=2.0, read_timeout_s=4.0, connections=2)
     return Guard(
         machine,
         settings.mode,
-        store,
+        lambda: open_bucket(settings),
         freezer,
         Place(settings.runtime_dir, settings.state_dir),
         spawn_agent,

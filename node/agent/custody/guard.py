@@ -63,7 +63,7 @@ class Guard:
         self,
         machine: Machine,
         mode: Mode,
-        store: Store,
+        store: Callable[[], Store],
         cage: Freezer,
         place: Place,
         spawn_agent: SpawnAgent,
@@ -71,7 +71,7 @@ class Guard:
         patience: Patience | None = None,
         now: Callable[[], float] = view.boottime,
     ) -> None:
-        """`mode` is written to `fleet.json` if this machine founds the fleet; else the fleet's own is kept."""
+        """`store` opens the bucket, from a thread. `mode` is for `fleet.json` if this machine founds the fleet."""
         self._registrar = Registrar(machine, mode, store, place.state_dir)
         self._cage = cage
         self._place = place
@@ -305,6 +305,7 @@ class Guard:
                 log.info("session.gone", session=self._session.session, hint="somebody else has ended it before")
             except TimeoutError:
                 log.warning("session.unsaid", hint="the bucket does not answer: the lease is left to run out")
+        sessionfile.forget(self._place.runtime_dir)
         await self._link.close()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,14 +42,23 @@ class Plan:
 class Registrar:
     """One machine's entry in the bucket. Keeps no state that matters: what must not be forgotten is the guard's."""
 
-    def __init__(self, machine: Machine, founding: Mode, store: Store, state_dir: Path) -> None:
+    def __init__(self, machine: Machine, founding: Mode, store: Callable[[], Store], state_dir: Path) -> None:
+        """`store` opens the bucket; it is called once, from a thread: a guard that is back has a deadline to keep."""
         self._machine = machine
         self._founding = founding
-        self._store = store
+        self._open = store
+        self._opened: Store | None = None
+        self._opening = threading.Lock()
         self._state_dir = state_dir
         self._key = keys.node(machine.node)
         self._renewals = 0
         self._mode: Mode | None = None
+
+    def _store(self) -> Store:
+        with self._opening:
+            if self._opened is None:
+                self._opened = self._open()
+            return self._opened
 
     async def plan(self, session: Session) -> Plan:
         """The lease of the session after the last that was ever written here; nothing is written yet but `fleet.json`.
@@ -56,12 +67,12 @@ class Registrar:
         store's errors.
         """
         held, known = await in_thread(
-            lambda: fleetfile.establish(self._store, self._state_dir, self._machine.node, self._founding)
+            lambda: fleetfile.establish(self._store(), self._state_dir, self._machine.node, self._founding)
         )
         fleet = held.record
         if fleet.mode == "solo" and await in_thread(self._others):
             log.info("fleet.shared", hint="another machine is here: the fleet is no longer solo")
-            fleet = await in_thread(lambda: fleetfile.share(self._store, held))
+            fleet = await in_thread(lambda: fleetfile.share(self._store(), held))
         self._machine = replace(self._machine, id=known.machine)
         self._mode = fleet.mode
         before = await self._before()
@@ -71,9 +82,9 @@ class Registrar:
 
     def _others(self) -> bool:
         """Whether another machine has a lease that it has not given back."""
-        for entry in self._store.list(keys.NODES):
+        for entry in self._store().list(keys.NODES):
             if entry.key != self._key:
-                other = cas.read(self._store, entry.key, Lease)
+                other = cas.read(self._store(), entry.key, Lease)
                 if other is not None and other.record.state != "gone":
                     return True
         return False
@@ -83,7 +94,7 @@ class Registrar:
         seen: lease.Sighting | None = None
         while True:
             began = time.monotonic()
-            held = await in_thread(lambda: cas.read(self._store, self._key, Lease))
+            held = await in_thread(lambda: cas.read(self._store(), self._key, Lease))
             if held is None or held.record.state == "gone":
                 return held
             other = held.record.machine
@@ -115,7 +126,7 @@ class Registrar:
             return self._mode or session.mode
         try:
             held = await asyncio.wait_for(
-                in_thread(lambda: cas.read(self._store, keys.FLEET, Fleet)), session.ttl_s / 6
+                in_thread(lambda: cas.read(self._store(), keys.FLEET, Fleet)), session.ttl_s / 6
             )
         except (BucketError, TimeoutError):
             return session.mode
@@ -130,7 +141,7 @@ class Registrar:
             attempt += 1
             try:
                 held = await in_thread(
-                    lambda: cas.write(self._store, self._key, write.lease, write.etag, give_up=lambda _: None)
+                    lambda: cas.write(self._store(), self._key, write.lease, write.etag, give_up=lambda _: None)
                 )
                 return held.etag
             except Conflict:

@@ -32,7 +32,9 @@ async def compose() -> Guard:
     return Guard(
         Machine(config["node"], "http://127.0.0.1:1", Capacity(memory_bytes=1, cpus=1.0, disk_bytes=1), {}, "test"),
         config["mode"],
-        S3Store(Location(config["bucket"], endpoint=config["endpoint"]), connect_timeout_s=0.5, read_timeout_s=0.5),
+        lambda: S3Store(
+            Location(config["bucket"], endpoint=config["endpoint"]), connect_timeout_s=0.5, read_timeout_s=0.5
+        ),
         Freezer(
             group,
             group / ("cgroup.freeze" if v2 else "freezer.state"),

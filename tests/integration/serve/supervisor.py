@@ -34,7 +34,7 @@ how = sys.argv[2] if len(sys.argv) > 2 else "well"
 def service(name: str, how: str, **options: bool) -> Service:
     mark = folder / f"{name}-ready"
     command = [sys.executable, "-c", PART, name, str(folder), how]
-    return Service(name, command, dict(os.environ), ready=mark.exists, stop_s=1.0, **options)
+    return Service(name, command, dict(os.environ), ready=mark.exists, first=True, stop_s=1.0, **options)
 
 
 for mark in folder.glob("*-ready"):
