@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import warnings
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 
 from node.bucket.s3 import S3Store
 from tests.testbed.engine import Engine, NoEngine, running_engine
+from tests.testbed.private import inside, orphans
 from tests.testbed.stores import StoreServer, minio_binary, running_minio, running_seaweedfs
 
 IN_CI = os.environ.get("CI") == "true"
@@ -27,6 +31,18 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} may not be left out with CI=true: {reason}"
     return report
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_goes_on_behind_its_back() -> Iterator[None]:
+    """What a module's tests lost sight of is ended after it, and named: it would slow down all that come later."""
+    before = set(orphans()) if inside() else set()
+    yield
+    for pid, command in orphans().items() if inside() else ():
+        if pid not in before:
+            warnings.warn(f"left running, now ended: {command}", stacklevel=1)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,18 @@ def host_network(command: Sequence[str | Path]) -> list[str]:
     return ["nsenter", "--net=/proc/1/ns/net", "--", *parts] if inside() else parts
 
 
+def orphans() -> dict[int, str]:
+    """Processes in here whose parent is gone: process ids and commands. Containers' own parents are not counted."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            if parent == 1 and command and not command.startswith(("containerd-shim", "/usr/bin/containerd-shim")):
+                found[int(folder.name)] = command
+    return found
+
+
 def main(command: list[str]) -> int:
     """Run the command in there; answers its exit status."""
     if inside() or os.geteuid() != 0 or subprocess.run([*_UNSHARE, "true"], check=False).returncode != 0:
