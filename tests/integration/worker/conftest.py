@@ -127,6 +127,22 @@ def worker(tmp_path):
         worker.kill()
 
 
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory):
+    """A started worker that a module's tests share: they only ask for what is refused."""
+    worker = Worker(tmp_path_factory.mktemp("refusing"), Path(__file__).parent / "tenant").start()
+    yield worker
+    worker.kill()
+
+
+@pytest.fixture(scope="module")
+def refusing_docsearch(tmp_path_factory):
+    """A started docsearch that a module's tests share: they only ask for what is refused or finds nothing."""
+    worker = Worker(tmp_path_factory.mktemp("refusing"), DOCSEARCH).start()
+    yield worker
+    worker.kill()
+
+
 @pytest.fixture
 def docsearch(worker):
     worker.app = DOCSEARCH

@@ -42,30 +42,30 @@ def test_starting_again_with_the_same_input_is_the_same_run_and_with_another_a_c
         (None, 422, "body"),
     ],
 )
-def test_a_bad_start_names_the_field_and_leaves_nothing_behind(served, body, status, field):
-    answer = served.post("/v1/runs", content=json.dumps(body), headers={"content-type": "application/json"})
+def test_a_bad_start_names_the_field_and_leaves_nothing_behind(refusing, body, status, field):
+    answer = refusing.post("/v1/runs", content=json.dumps(body), headers={"content-type": "application/json"})
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json().get("field") == field
-    assert served.get("/v1/runs").json()["runs"] == []
+    assert refusing.get("/v1/runs").json()["runs"] == []
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff", b'{"a": NaN}', b'{"a": 1e999}', b'"\\ud800"', b"[" * 100_000, b""])
-def test_what_is_not_json_is_told_so(served, content):
-    answer = served.post("/v1/runs", content=content, headers={"content-type": "application/json"})
+def test_what_is_not_json_is_told_so(refusing, content):
+    answer = refusing.post("/v1/runs", content=content, headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["field"]) == (400, "body")
 
 
-def test_another_media_type_is_refused(served):
-    assert served.post("/v1/runs", content=b"{}", headers={"content-type": "text/plain"}).status_code == 415
+def test_another_media_type_is_refused(refusing):
+    assert refusing.post("/v1/runs", content=b"{}", headers={"content-type": "text/plain"}).status_code == 415
 
 
-def test_a_body_over_a_mebibyte_is_refused_whether_its_length_is_told_or_not(served):
+def test_a_body_over_a_mebibyte_is_refused_whether_its_length_is_told_or_not(refusing):
     large = b'"' + b"x" * (1 << 20) + b'"'
     headers = {"content-type": "application/json"}
-    assert served.post("/v1/runs", content=large, headers=headers).status_code == 413
-    assert served.post("/v1/runs", content=iter([large, b" "]), headers=headers).status_code == 413
-    assert served.get("/healthz").status_code == 200
+    assert refusing.post("/v1/runs", content=large, headers=headers).status_code == 413
+    assert refusing.post("/v1/runs", content=iter([large, b" "]), headers=headers).status_code == 413
+    assert refusing.get("/healthz").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_a_body_over_a_mebibyte_is_refused_whether_its_length_is_told_or_not(ser
         ("state=%FF", "query"),
     ],
 )
-def test_a_bad_query_names_the_parameter(served, query, field):
-    answer = served.get(f"/v1/runs?{query}")
+def test_a_bad_query_names_the_parameter(refusing, query, field):
+    answer = refusing.get(f"/v1/runs?{query}")
     assert (answer.status_code, answer.json()["field"]) == (422, field)
 
 
@@ -99,11 +99,11 @@ def test_runs_are_listed_newest_first_in_pages_and_by_state(served):
     assert [run["id"] for run in served.get("/v1/runs?state=running").json()["runs"]] == ["waiting"]
 
 
-def test_a_run_that_is_not_there_is_404_everywhere(served):
+def test_a_run_that_is_not_there_is_404_everywhere(refusing):
     for path in ("", "/history", "/result"):
-        assert served.get(f"/v1/runs/nosuch{path}").status_code == 404
-    assert served.post("/v1/runs/nosuch/signals/approved", {}).status_code == 404
-    assert served.post("/v1/runs/nosuch/cancel").status_code == 404
+        assert refusing.get(f"/v1/runs/nosuch{path}").status_code == 404
+    assert refusing.post("/v1/runs/nosuch/signals/approved", {}).status_code == 404
+    assert refusing.post("/v1/runs/nosuch/cancel").status_code == 404
 
 
 def test_a_signal_reaches_its_run_and_a_closed_run_takes_no_more(served):
@@ -143,17 +143,17 @@ def test_the_history_names_every_step_with_its_attempt(served):
     assert [(body["id"], body["attempt"], body["result"]) for body in done] == [(1, 1, 1), (2, 1, 3)]
 
 
-def test_a_wrong_method_is_405_and_says_which_are_right(served):
-    answer = served.client.put("/v1/runs")
+def test_a_wrong_method_is_405_and_says_which_are_right(refusing):
+    answer = refusing.client.put("/v1/runs")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST, GET, HEAD")
 
 
-def test_the_tenants_routes_are_beside_the_api_and_cannot_shadow_it(served):
-    assert served.get("/healthz").json() == {"status": "ok"}
-    refused = served.get("/refused")
+def test_the_tenants_routes_are_beside_the_api_and_cannot_shadow_it(refusing):
+    assert refusing.get("/healthz").json() == {"status": "ok"}
+    refused = refusing.get("/refused")
     assert (refused.status_code, refused.json()["field"]) == (422, "colour")
     assert refused.headers["content-type"] == "application/problem+json"
-    assert served.get("/nosuch").json()["status"] == 404
+    assert refusing.get("/nosuch").json()["status"] == 404
 
 
 def test_a_bug_of_the_tenant_is_a_problem_document_without_its_traceback(served):

@@ -156,22 +156,19 @@ def test_a_document_that_changed_is_indexed_anew_and_its_old_text_forgotten(docs
 
 
 @pytest.mark.parametrize("query", ["", "   ", "!!!", "\x00", '"'])
-def test_a_search_without_a_word_is_told_so(docsearch, query):
-    docsearch.start()
-    answer = docsearch.get("/search", params={"q": query})
+def test_a_search_without_a_word_is_told_so(refusing_docsearch, query):
+    answer = refusing_docsearch.get("/search", params={"q": query})
     assert (answer.status_code, answer.json()["field"]) == (422, "q")
 
 
 @pytest.mark.parametrize("query", ['"unbalanced', "a AND", "path:x", "near(", "a*b", "c++ -x", "na\x00ive", "x" * 5000])
-def test_no_query_is_taken_for_the_query_language(docsearch, query):
-    docsearch.start()
-    assert docsearch.get("/search", params={"q": query}).status_code == 200
+def test_no_query_is_taken_for_the_query_language(refusing_docsearch, query):
+    assert refusing_docsearch.get("/search", params={"q": query}).status_code == 200
 
 
 @pytest.mark.parametrize("limit", ["0", "101", "-1", "x", "1e3", "", "٣", "01009", "10000000000000000000000"])
-def test_a_wrong_limit_is_named(docsearch, limit):
-    docsearch.start()
-    answer = docsearch.get("/search", params={"q": "fox", "limit": limit})
+def test_a_wrong_limit_is_named(refusing_docsearch, limit):
+    answer = refusing_docsearch.get("/search", params={"q": "fox", "limit": limit})
     assert (answer.status_code, answer.json()["field"]) == (422, "limit")
 
 
@@ -201,8 +198,7 @@ def test_names_that_are_no_text_and_entries_that_are_no_files_do_no_harm(docsear
     assert set(searched(docsearch, "fox")) == {"caf\\udce9", "../up"}
 
 
-def test_a_batch_size_out_of_bounds_is_refused_by_name(docsearch):
-    docsearch.start()
-    answer = docsearch.run("ingest", {"batch_documents": 0})
+def test_a_batch_size_out_of_bounds_is_refused_by_name(refusing_docsearch):
+    answer = refusing_docsearch.run("ingest", {"batch_documents": 0})
     assert (answer.status_code, answer.json()["field"]) == (422, "input")
-    assert docsearch.run("ingest", {"colour": "red"}).json()["field"] == "input.colour"
+    assert refusing_docsearch.run("ingest", {"colour": "red"}).json()["field"] == "input.colour"
