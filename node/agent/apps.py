@@ -9,6 +9,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from node.agent.unpack import Escapes, unpack
 from node.bucket import keys
 from node.bucket.errors import Missing
 from node.bucket.store import Store
@@ -64,15 +65,11 @@ class Apps:
 
 
 def _unpack(archive: Path, tree: Path, sha256: str) -> None:
-    total = 0
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            for member in tar:
-                total += member.size
-                if total > UNPACKED_LIMIT_BYTES:
-                    raise BadApp(f"app {sha256[:12]} unpacks to more than {UNPACKED_LIMIT_BYTES >> 20} MiB")
-                tar.extract(member, tree, filter="data")
-    except (tarfile.TarError, EOFError) as e:
+        unpack(archive, tree, limit_bytes=UNPACKED_LIMIT_BYTES)
+    except ValueError:
+        raise BadApp(f"app {sha256[:12]} unpacks to more than {UNPACKED_LIMIT_BYTES >> 20} MiB") from None
+    except (tarfile.TarError, EOFError, Escapes) as e:
         raise BadApp(f"app {sha256[:12]} is not a sound archive: {e}") from None
     # Readable by any tenant's uid; mounted read-only, so the owner stays root.
     for folder, _, files in os.walk(tree):

@@ -144,8 +144,19 @@ def test_an_update_that_changes_nothing_wakes_nobody() -> None:
 def ask(path: Path, request: bytes) -> bytes:
     with socket.socket(socket.AF_UNIX) as s:
         s.connect(str(path))
+        s.settimeout(10)
         s.sendall(request)
-        return s.recv(65536)
+        answer = b""
+        while b"\r\n\r\n" not in answer or len(answer.partition(b"\r\n\r\n")[2]) < _length(answer):
+            more = s.recv(65536)
+            if not more:
+                break
+            answer += more
+        return answer
+
+
+def _length(answer: bytes) -> int:
+    return int(answer.lower().partition(b"content-length:")[2].partition(b"\r\n")[0] or 0)
 
 
 def serve(tmp_path: Path, request: bytes, durable: Any) -> tuple[bytes, list[float | None]]:
