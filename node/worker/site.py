@@ -83,7 +83,13 @@ async def _body(operation: Operation, scope: Scope, receive: Receive) -> Any:
 
 async def _guard_tenant(tenant: Asgi, scope: Scope, receive: Receive, send: Send) -> int:
     """Lets the tenant answer and returns the status; what it raises becomes a problem document while it can."""
-    status, whole = 0, False
+    status, whole, gone = 0, False, False
+
+    async def heard() -> MutableMapping[str, Any]:
+        nonlocal gone
+        message = await receive()
+        gone = message["type"] == "http.disconnect"
+        return message
 
     async def watched(message: MutableMapping[str, Any]) -> None:
         nonlocal status, whole
@@ -92,8 +98,11 @@ async def _guard_tenant(tenant: Asgi, scope: Scope, receive: Receive, send: Send
         await send(message)
 
     try:
-        await tenant(scope, receive, watched)
+        await tenant(scope, heard, watched)
     except Exception as error:
+        if gone:
+            log.info("the client of %s %s went away before its answer", scope["method"], scope["path"])
+            return 499  # as nginx counts it; nobody is there to read an answer
         if not isinstance(error, Problem):
             log.exception("the tenant's %s %s failed", scope["method"], scope["path"])
         if status and not whole:

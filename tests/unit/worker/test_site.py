@@ -174,6 +174,23 @@ def test_a_bug_of_the_tenant_after_its_answer_changes_nothing_for_the_client():
     assert Exchange(tenant).ask("GET", "/x") == (200, b"/x")
 
 
+def test_a_client_that_goes_away_while_it_sends_is_no_bug_of_the_tenant(caplog):
+    async def tenant(scope, receive, send):
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        raise RuntimeError("as frameworks do")
+
+    exchange = Exchange(tenant)
+    with pytest.raises(IndexError):  # there is no answer to look at
+        exchange.ask(
+            "PUT",
+            "/x",
+            messages=[{"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.disconnect"}],
+        )
+    assert exchange.counts.total == {("app", "PUT", 499): 1}
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_requests_are_counted_by_operation_and_methods_nobody_knows_as_other():
     exchange = Exchange(tenant_answer)
     for number in range(100):
