@@ -108,7 +108,7 @@ class Engine:
         try:
             self._executive.open()
         except BaseException:
-            self._lock.close()
+            await self.close(grace_s=0)
             raise
 
     async def close(self, grace_s: float = 5.0) -> None:

@@ -16,7 +16,8 @@ def completed_steps(worker, run_id):
 def test_a_worker_killed_in_the_middle_of_a_run_goes_on_behind_its_last_finished_step(worker):
     worker.start()
     worker.run("gated", "gate", id="g")
-    worker.until((worker.data / "gate.executions").exists)
+    marks = worker.data / "gate.executions"
+    worker.until(lambda: marks.exists() and marks.read_text() == "x")  # there, and written
     worker.kill()
     worker.start()
     worker.until(lambda: (worker.data / "gate.executions").read_text() == "xx")
