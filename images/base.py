@@ -15,9 +15,8 @@ import docker.errors
 
 REGISTRY_IMAGE = "debian:bookworm-slim"
 REGISTRY = "https://registry-1.docker.io/v2/"
-MIRROR = "http://deb.debian.org/debian"
 # Part of the name of a locally built base: raise it when the options below change.
-LOCAL_VERSION = 1
+LOCAL_VERSION = 2
 _DROPPED = ("doc", "man", "locale", "info", "lintian", "bug", "zoneinfo")
 _HOOKS = (
     'rm -rf "$1"/var/lib/apt/* "$1"/var/cache/* "$1"/var/log/* "$1"/usr/lib/*/gconv',
@@ -41,26 +40,32 @@ def cache_dir() -> Path:
     return path
 
 
-def find(client: docker.DockerClient, packages: tuple[str, ...], where: str) -> str:
-    """The name of a base image in the engine. `where`: auto | registry | local. Raises BuildFailed."""
-    if where != "local" and _registry(client, must=where == "registry"):
+def find(client: docker.DockerClient, packages: tuple[str, ...], where: str, *, fresh: bool) -> str:
+    """The name of a base image in the engine. `where`: auto | registry | local; `fresh`: with today's security updates.
+
+    Raises BuildFailed.
+    """
+    if where != "local" and _registry(client, must=where == "registry", fresh=fresh):
         return REGISTRY_IMAGE
     name = f"fleet-base:bookworm-{'-'.join(packages)}-{LOCAL_VERSION}"
-    try:
-        client.images.get(name)
-    except docker.errors.ImageNotFound:
+    if fresh or not exists(client, name):
         repository, tag = name.split(":")
-        client.api.import_image(str(_tarball(packages)), repository=repository, tag=tag)
+        client.api.import_image(str(_tarball(packages, fresh=fresh)), repository=repository, tag=tag)
     return name
 
 
-def _registry(client: docker.DockerClient, *, must: bool) -> bool:
-    """Whether the engine has Debian's image or can pull it. The probe is short: without an answer there is a way."""
+def exists(client: docker.DockerClient, name: str) -> bool:
+    """Whether the engine has an image."""
     try:
-        client.images.get(REGISTRY_IMAGE)
+        client.images.get(name)
     except docker.errors.ImageNotFound:
-        pass
-    else:
+        return False
+    return True
+
+
+def _registry(client: docker.DockerClient, *, must: bool, fresh: bool) -> bool:
+    """Whether the engine has Debian's image or can pull it. The probe is short: without an answer there is a way."""
+    if not fresh and exists(client, REGISTRY_IMAGE):
         return True
     try:
         urllib.request.urlopen(REGISTRY, timeout=3)
@@ -80,10 +85,10 @@ def _registry(client: docker.DockerClient, *, must: bool) -> bool:
     return answers or must
 
 
-def _tarball(packages: tuple[str, ...]) -> Path:
-    """Debian's essential packages and `packages`, built once on this machine."""
+def _tarball(packages: tuple[str, ...], *, fresh: bool) -> Path:
+    """Debian's essential packages and `packages` with its security updates, built once on this machine."""
     path = cache_dir() / f"bookworm-{'-'.join(packages)}-{LOCAL_VERSION}.tar"
-    if path.exists():
+    if path.exists() and not fresh:
         return path
     if shutil.which("mmdebstrap") is None:
         raise BuildFailed("no registry answers and no mmdebstrap is here: apt-get install mmdebstrap")
@@ -98,8 +103,9 @@ def _tarball(packages: tuple[str, ...]) -> Path:
         command += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _DROPPED]
         command += [f"--customize-hook={hook}" for hook in _HOOKS]
         command += ["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", f"--setup-hook={_NO_PERL}"]
-        done = subprocess.run([*command, "bookworm", str(partial), MIRROR], capture_output=True, text=True, check=False)
+        done = subprocess.run([*command, "bookworm", str(partial)], capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise BuildFailed(f"mmdebstrap failed, is {MIRROR} reachable? {done.stderr.strip()[-800:]}")
+            text = "mmdebstrap failed; is deb.debian.org reachable, and debian-archive-keyring installed?"
+            raise BuildFailed(f"{text} {done.stderr.strip()[-800:]}")
         partial.rename(path)
     return path

@@ -9,37 +9,32 @@ import time
 
 import docker
 import docker.errors
-from base import BuildFailed, cache_dir, find
+from base import BuildFailed, cache_dir, exists, find
 from inputs import IMAGES, Image
 
 
-def build(client: docker.DockerClient, image: Image, prefix: str, where: str) -> str:
-    """Build one image unless the engine has it; answers a line that says what was done. Raises BuildFailed."""
+def build(client: docker.DockerClient, image: Image, prefix: str, where: str, *, fresh: bool) -> str:
+    """Build one image unless the engine has it (`fresh`: also then); answers a line that says what was done.
+
+    Raises BuildFailed.
+    """
     started = time.monotonic()
     name = f"{prefix}/{image.name}"
     tag = f"{name}:{image.digest()}"
     made = ""
-    if not _exists(client, tag):
+    if fresh or not exists(client, tag):
         with (cache_dir() / "build.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # two builds at once would each fetch what one of them can
-            if not _exists(client, tag):
-                _build(client, image, tag, where)
+            if fresh or not exists(client, tag):
+                _build(client, image, tag, where, fresh=fresh)
                 made = f", built in {time.monotonic() - started:.1f} s"
     found = client.images.get(tag)
     found.tag(name, "latest")
     return f"{tag}  {found.attrs['Size'] / 1e6:.1f} MB{made}"
 
 
-def _exists(client: docker.DockerClient, tag: str) -> bool:
-    try:
-        client.images.get(tag)
-    except docker.errors.ImageNotFound:
-        return False
-    return True
-
-
-def _build(client: docker.DockerClient, image: Image, tag: str, where: str) -> None:
-    arguments = {"BASE": find(client, image.packages, where)} if image.packages else {}
+def _build(client: docker.DockerClient, image: Image, tag: str, where: str, *, fresh: bool) -> None:
+    arguments = {"BASE": find(client, image.packages, where, fresh=fresh)} if image.packages else {}
     try:
         client.images.build(
             fileobj=image.archive(),
@@ -48,6 +43,7 @@ def _build(client: docker.DockerClient, image: Image, tag: str, where: str) -> N
             buildargs=arguments,
             rm=True,
             forcerm=True,
+            nocache=fresh,
             labels={"fleet.image": image.name},
         )
     except docker.errors.BuildError as e:
@@ -60,6 +56,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="images/build", description=__doc__)
     parser.add_argument("--prefix", default="fleet", help="repository of the images (FLEET_IMAGE_PREFIX)")
     parser.add_argument("--base", choices=("auto", "registry", "local"), default="auto", help="where Debian comes from")
+    parser.add_argument("--fresh", action="store_true", help="build again, with today's security updates of Debian")
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="worker, sidecar, gateway; all when none is named")
     options = parser.parse_args()
     known = {image.name for image in IMAGES}
@@ -69,7 +66,7 @@ def main() -> int:
         client = docker.from_env(timeout=600)
         for image in IMAGES:
             if not options.images or image.name in options.images:
-                sys.stdout.write(build(client, image, options.prefix, options.base) + "\n")
+                sys.stdout.write(build(client, image, options.prefix, options.base, fresh=options.fresh) + "\n")
                 sys.stdout.flush()
     except BuildFailed as e:
         sys.stderr.write(f"images/build: {e}\n")
