@@ -52,9 +52,6 @@ def open_database(name: str) -> apsw.Connection:
     if not _NAME.fullmatch(name):
         raise InvalidInput("name", f"{name!r} is no plain file name (letters, digits, '.', '_', '-', at most 64)")
     db = connect(data_folder() / name, synchronous=_settings.synchronous, checkpoint=_settings.checkpoint)
-    # `with db:` takes the write lock at its start: one that reads first and then writes fails at once, whatever the
-    # busy timeout, when somebody else (Litestream is one) has written in between.
-    db.transaction_mode = "IMMEDIATE"
     db.set_commit_hook(_count)
     return db
 

@@ -35,7 +35,11 @@ def connect(
     db.execute("PRAGMA journal_mode=WAL")
     db.execute(f"PRAGMA synchronous={synchronous}")
     db.execute("PRAGMA foreign_keys=ON")
+    # `with db:` takes the write lock at its start: one that reads first and then writes fails at once, whatever the
+    # busy timeout, when somebody else (a replicator is one) has written in between.
+    db.transaction_mode = "IMMEDIATE"
     if query_only:
+        db.transaction_mode = "DEFERRED"
         db.execute("PRAGMA query_only=ON")
     if checkpoint:
         db.set_wal_hook(_checkpoint)
@@ -57,7 +61,7 @@ def migrate(db: apsw.Connection, path: Path) -> None:
     """
     found = version(db, path)
     for number, sql in migrations()[found:]:
-        with db:
+        with db:  # one process serves the file, so nobody else migrates it in between
             db.execute(sql)
             db.execute(f"PRAGMA application_id={APPLICATION_ID}")
             db.execute(f"PRAGMA user_version={number}")
@@ -66,7 +70,8 @@ def migrate(db: apsw.Connection, path: Path) -> None:
 def version(db: apsw.Connection, path: Path) -> int:
     """The schema version of an open file, 0 for an empty one. Raises SchemaTooNew or ForeignFile."""
     found, known = int(db.pragma("user_version")), len(migrations())
-    tables = db.execute("SELECT count(*) FROM sqlite_schema").get
+    # Litestream makes tables of its own in a new file, and may be there before the first migration.
+    tables = db.execute("SELECT count(*) FROM sqlite_schema WHERE tbl_name NOT GLOB '_litestream_*'").get
     if tables and db.pragma("application_id") != APPLICATION_ID:
         raise ForeignFile(str(path))
     if found > known:

@@ -257,6 +257,20 @@ def test_a_database_of_something_else_is_refused_and_nothing_is_changed(path: Pa
     assert path.read_bytes() == before
 
 
+def test_a_replicator_may_have_made_its_tables_before_the_first_migration(path: Path) -> None:
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER)")
+    db.execute("CREATE TABLE _litestream_lock (id INTEGER)")
+    db.close()
+
+    async def main() -> None:
+        async with served(path, waiting) as engine:
+            await engine.start("waiting", None, "r")
+
+    run(main)
+
+
 def test_migrations_are_numbered_without_gaps() -> None:
     assert [n for n, _ in sqlite_module.migrations()] == list(range(1, len(sqlite_module.migrations()) + 1))
 
