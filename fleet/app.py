@@ -38,7 +38,7 @@ from node.bucket.store import Store
 from node.settings import Settings, SettingsError, is_loopback, load
 
 PROBE_RETRY_S = 2.0
-STOP_S = 5
+STOP_S = 2
 USAGE, UNAVAILABLE = 2, 6
 
 log = structlog.get_logger("fleet")

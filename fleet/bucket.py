@@ -89,11 +89,13 @@ class Bucket:
 
 
 @contextlib.contextmanager
-def translated(tenant: str | None) -> Iterator[None]:
-    """Turn the bucket's errors into answers of the API that name the tenant."""
+def translated(tenant: str | None, *, writes: bool = False) -> Iterator[None]:
+    """Turn the bucket's errors into answers of the API that name the tenant. Only what `writes` can be in doubt."""
     try:
         yield
     except Ambiguous as e:
+        if not writes:
+            raise Unavailable(f"the bucket does not answer: {e}; nothing was changed", tenant=tenant) from e
         raise OutcomeUnknown(
             f"the bucket did not say whether this was written ({e}); repeat the call: it is safe and finds out",
             tenant=tenant,

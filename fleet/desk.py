@@ -168,7 +168,7 @@ class Desk:
                 return Changed(current, current, made=False)
             record = decided.model_copy(update={"nonce": new_nonce()})
             try:
-                with translated(tenant):
+                with translated(tenant, writes=True):
                     held = await self._bucket.write(key, record, self._world.etags.get(key) if current else None)
             except FleetError as e:
                 if not isinstance(e.__cause__, Lost):

@@ -95,7 +95,7 @@ class Executor:
         try:
             for action in actions:
                 await self._do(action)
-            self._failing.pop(tenant, None)
+            self._recovered(tenant)
             failure: FleetError | None = None
         except Outdated:
             failure = None
@@ -110,6 +110,12 @@ class Executor:
             self._world.touch(tenant)
         else:
             self._failed(tenant, failure)
+
+    def _recovered(self, tenant: str) -> None:
+        if self._failing.pop(tenant, None) is not None:
+            note = self._world.notes.get(tenant)
+            if note is not None and note[0] in {"error", *_REASONS.values()}:
+                del self._world.notes[tenant]
 
     def _failed(self, tenant: str, error: FleetError) -> None:
         spec = self._world.specs.get(tenant)

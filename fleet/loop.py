@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
+from collections.abc import Callable
 
 import structlog
 
@@ -22,13 +23,25 @@ log = structlog.get_logger("fleet.loop")
 
 
 class Loop:
-    """Reconciles. A change calls `wake`, and its tenant is acted on before the event loop does anything else."""
+    """Reconciles. A change calls `wake`, and its tenant is acted on before the event loop does anything else.
 
-    def __init__(self, world: World, executor: Executor, observer: Observer, metrics: Metrics) -> None:
+    `acts` says whether this controller is the one that acts; others watch, answer reads, and take over. Two that act
+    are harmless: every write is a compare-and-swap, every assignment may be repeated.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        executor: Executor,
+        observer: Observer,
+        metrics: Metrics,
+        acts: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._world = world
         self._executor = executor
         self._observer = observer
         self._metrics = metrics
+        self._acts = acts
         self._scheduled = False
         world.on_dirty = self.wake
 
@@ -56,7 +69,7 @@ class Loop:
         dirty, self._world.dirty = self._world.dirty, set()
         for tenant in dirty:
             self._observer.look(tenant)
-        ready = [t for t in dirty if self._executor.ready(t)]
+        ready = [t for t in dirty if self._executor.ready(t)] if self._acts() else []
         if not ready:
             return
         actions = reconcile(self._world.specs, self._world.is_, self._world.clock(), only=ready)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fleet.core.actions import Action, Park
 from fleet.core.lifecycle import Status, status
-from fleet.core.model import observed
+from fleet.core.model import Evidence, observed
 from fleet.desk import gone
 from fleet.events import Events
 from fleet.metrics import Metrics
@@ -47,7 +47,11 @@ class Observer:
     def status(self, tenant: str) -> Status:
         """What is shown of a tenant now."""
         spec = self._world.specs[tenant]
-        return status(spec.want, self._world.evidence(tenant), self._world.notes.get(tenant))
+        return self._status(spec, self._world.evidence(tenant))
+
+    def _status(self, spec: Spec, seen: Evidence) -> Status:
+        done = observed(spec, seen, self._world.owners.get(spec.tenant)) >= spec.generation
+        return status(spec.want, seen, self._world.notes.get(spec.tenant), done=done)
 
     def observed(self, tenant: str) -> int:
         """The last generation of a tenant that was carried out or given up."""
@@ -64,12 +68,15 @@ class Observer:
             return
         self._asked(spec)
         seen = self._world.evidence(tenant)
-        now = status(spec.want, seen, self._world.notes.get(tenant))
+        now = self._status(spec, seen)
         report = seen.report
         shown = _Shown(now, report.behind if report else False, report.warnings if report else ())
         before = self._shown.get(tenant)
-        self._shown[tenant] = shown
-        self._say(spec, before, shown, seen.node)
+        found = before is None and tenant in self._world.at_start
+        if not found or now.reason != "awaiting_report":
+            self._shown[tenant] = shown
+        if not found:  # how things were when this controller began is no event
+            self._say(spec, before, shown, seen.node)
         self._failover(tenant, seen.hold == "over" and spec.want == "up")
         self._ended(spec, now)
 

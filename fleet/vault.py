@@ -52,7 +52,7 @@ class Vault:
             kept = dict(sorted(versions.items(), key=lambda item: int(item[0]))[-KEEP:])
             record = Secret(nonce=new_nonce(), tenant=tenant, name=name, versions=kept)
             try:
-                with translated(tenant):
+                with translated(tenant, writes=True):
                     self._cache[key] = await self._bucket.write(key, record, held.etag if held else None)
                 return SecretRef(version=newest + 1)
             except FleetError as e:

@@ -27,12 +27,17 @@ log = structlog.get_logger("fleet.watch")
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """Seconds between two looks. Leases tell who lives; specs and owners are pushed by whoever changes them, and looked
-    at in case another controller, or an agent out of reach, changed some."""
+    """Seconds between two looks. `soon_s` while a node is missed or a tenant has no place: then leases and owners tell
+    what to do. Else everything is pushed by whoever changes it, and a look is for what another controller changed.
 
-    leases_s: float = 5.0
-    specs_s: float = 30.0
-    owners_s: float = 30.0
+    `lease_s`: how old a lease that was read may get while its agent answers; it is rewritten every few seconds.
+    """
+
+    soon_s: float = 5.0
+    leases_s: float = 30.0
+    specs_s: float = 300.0
+    owners_s: float = 300.0
+    lease_s: float = 120.0
 
 
 class Watch:
@@ -47,6 +52,7 @@ class Watch:
         self._on_leases = on_leases
         self._every = every
         self._bad: dict[str, str] = {}
+        self._read_at: dict[str, float] = {}
 
     async def load(self) -> None:
         """Read everything once, tried until it works: acting on half of it would place tenants twice."""
@@ -58,19 +64,25 @@ class Watch:
                 await asyncio.sleep(RETRY_S)
                 continue
             self._world.loaded = True
+            self._world.at_start = frozenset(self._world.specs)
             self._world.touch_all()
             return
 
     async def run(self) -> None:
         """Look at each prefix at its own interval, until cancelled."""
+        every = self._every
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._forever(keys.NODES, self._every.leases_s))
-            group.create_task(self._forever(keys.SPECS, self._every.specs_s))
-            group.create_task(self._forever(keys.OWNERS, self._every.owners_s))
+            group.create_task(self._forever(keys.NODES, every.leases_s, every.soon_s))
+            group.create_task(self._forever(keys.OWNERS, every.owners_s, every.soon_s))
+            group.create_task(self._forever(keys.SPECS, every.specs_s, every.specs_s))
 
-    async def _forever(self, prefix: str, every_s: float) -> None:
+    async def _forever(self, prefix: str, every_s: float, soon_s: float) -> None:
+        due = time.monotonic() + every_s
         while True:
-            await asyncio.sleep(every_s)
+            await asyncio.sleep(soon_s)
+            if time.monotonic() < due and not self._unsettled():
+                continue
+            due = time.monotonic() + every_s
             try:
                 await self._look(prefix)
             except BucketError as e:
@@ -78,16 +90,31 @@ class Watch:
             except Exception:
                 log.exception("a look at the bucket failed", prefix=prefix)
 
+    def _unsettled(self) -> bool:
+        """Whether something waits for a node: none is there, one is missed, or a tenant has no place."""
+        machines = self._world.machines.values()
+        missed = any(not m.reachable and m.state != "gone" for m in machines)
+        parked = any(reason in ("no_node", "no_room") for reason, _ in self._world.notes.values())
+        return missed or parked or not any(m.usable for m in machines)
+
     async def _look(self, prefix: str) -> None:
         begun = time.monotonic()
         listed = await self._bucket.list(prefix)
         changed = [e for e in listed if e.key.endswith(".json") and self._world.etags.get(e.key) != e.etag]
         slots = asyncio.Semaphore(READS)
-        todo = [e.key for e in changed if self._bad.get(e.key) != e.etag and not self._is_ours(e.key, begun)]
+        todo = [e.key for e in changed if self._bad.get(e.key) != e.etag and not self._skip(prefix, e.key, begun)]
         await asyncio.gather(*(self._read(prefix, key, begun, slots) for key in todo))
         self._missed(prefix, {e.key for e in listed}, begun)
         if prefix == keys.NODES:
             self._on_leases()
+
+    def _skip(self, prefix: str, key: str, begun: float) -> bool:
+        """A renewed lease of a node that answers tells nothing new."""
+        if self._is_ours(key, begun):
+            return True
+        machine = self._world.machines.get(keys.name_of(key)) if prefix == keys.NODES else None
+        fresh = begun - self._read_at.get(key, float("-inf")) < self._every.lease_s
+        return machine is not None and machine.reachable and machine.state == "active" and fresh
 
     async def _read(self, prefix: str, key: str, begun: float, slots: asyncio.Semaphore) -> None:
         kinds: dict[str, tuple[type[Record], Callable[[str, Held[Any]], None]]] = {
@@ -104,6 +131,7 @@ class Watch:
                 return
         if held is not None and not self._is_ours(key, begun):
             self._bad.pop(key, None)
+            self._read_at[key] = begun
             keep(key, held)
 
     async def _unreadable(self, key: str, why: str) -> None:

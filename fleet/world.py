@@ -16,7 +16,7 @@ class World:
     """Lives on the event loop's thread. Whatever changes marks its tenants `dirty` and calls `on_dirty`.
 
     `etags` are those of the records as last read or written, by key; `written_at` is when this process wrote one, so
-    that an older read does not undo it.
+    that an older read does not undo it. `at_start` are the tenants that were there when this controller began.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
@@ -35,6 +35,7 @@ class World:
         self.written_at: dict[str, float] = {}
         self.dirty: set[str] = set()
         self.loaded = False
+        self.at_start: frozenset[str] = frozenset()
         self.on_dirty: Callable[[], None] = lambda: None
         self.is_ = Is(self.machines, self.owners, self.reports, self.sent, self.emptied)
         self._waiters: dict[str, set[asyncio.Event]] = {}

@@ -153,8 +153,9 @@ def sign_of(seen: Evidence) -> Sign:
     return f"owner {seen.owner_state}"  # type: ignore[return-value] # an f-string of a Literal is a str
 
 
-def status(want: Want, seen: Evidence, note: tuple[str, str] | None) -> Status:
-    """The state to show. `note` is (reason, message) of why the controller could not go on, if so."""
+def status(want: Want, seen: Evidence, note: tuple[str, str] | None, *, done: bool = True) -> Status:
+    """The state to show. `note` is (reason, message) of why the controller could not go on, if so; `done` whether the
+    node has carried out the newest generation: until then a note matters also of a tenant that runs."""
     try:
         row = TABLE[want, sign_of(seen)]
     except KeyError:
@@ -166,7 +167,7 @@ def status(want: Want, seen: Evidence, note: tuple[str, str] | None) -> Status:
         reason, message = report.reason, report.message
     if seen.hold == "away":
         reason, message = "node_unreachable", REASONS["node_unreachable"]
-    if note is not None and state not in SETTLED[want]:
+    if note is not None and (state not in SETTLED[want] or not done):
         reason, message = note
         state = "failed" if reason in _FAILURES and state == "pending" else state
     return Status(state, reason, message)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import threading
 from dataclasses import dataclass, field
@@ -79,20 +78,37 @@ class Fleet:
     served: Served = None
     client: httpx.Client = None
     agents: dict = field(default_factory=dict)
-    stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def join(self, node, **options):
         agent = FakeAgent(node, self.store, token=TOKEN, **options)
-        served = Served(agent.app).start()
-        self.stack.callback(served.stop)
-        self.stack.callback(lambda: served.call(agent.close))
-        agent.join(served.url)
-        agent.served = served
-        self.agents[node] = agent
+        self._serve(agent, 0)
+        agent.join(agent.served.url)
         return agent
 
+    def restart_agent(self, node):
+        """The agent's process ends and another begins in the same session, knowing nothing."""
+        old = self.agents[node]
+        self._end(old)
+        new = FakeAgent(node, self.store, token=TOKEN)
+        new.session, new.url = old.session, old.url
+        self._serve(new, old.served.port)
+        return new
+
+    def _serve(self, agent, port):
+        agent.served = Served(agent.app, port).start()
+        self.agents[agent.node] = agent
+
+    def _end(self, agent):
+        agent.served.call(agent.close)
+        agent.served.stop()
+
     def start(self):
-        self.controller = Controller(self.settings, self.store, Metrics(), Every(0.1, 0.2, 0.2))
+        self.controller = Controller(
+            self.settings,
+            self.store,
+            Metrics(),
+            Every(soon_s=0.1, leases_s=0.2, specs_s=0.2, owners_s=0.2, lease_s=1.0),
+        )
         self.served = Served(self.controller.app).start()
         headers = {"Authorization": f"Bearer {TOKEN}"}
         self.client = httpx.Client(base_url=self.served.url, headers=headers, timeout=30, trust_env=False)
@@ -131,7 +147,8 @@ def bare():
     fleet = Fleet(MemoryStore(), settings)
     yield fleet
     fleet.stop()
-    fleet.stack.close()
+    for agent in fleet.agents.values():
+        fleet._end(agent)
 
 
 @pytest.fixture

@@ -60,6 +60,14 @@ class FakeAgent:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    def forget(self):
+        """Lose what it was told."""
+        self.reports.clear()
+        self.assigned.clear()
+        self.version += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
+
     def close(self):
         """End the long polls, so that the server can stop."""
         self.closing = True

@@ -147,12 +147,17 @@ def test_a_pinned_tenant_moves_by_going_down_first(fleet):
     assert fleet.agents["n1"].reports["acme"].state == "released"
 
 
-def test_an_agent_that_comes_back_is_told_everything_again(fleet):
+def test_an_agent_that_was_started_again_is_told_everything_again(fleet):
+    fleet.up("acme", secrets={"key": "v"})
+    agent = fleet.restart_agent("n1")
+    fleet.until(lambda: agent.assigned and fleet.get("acme")["state"] == "running")
+    assert agent.assigned[-1].secrets == {"key": "v"}
+
+
+def test_an_agent_that_forgot_a_tenant_is_told_again(fleet):
     fleet.up("acme")
     agent = fleet.agents["n1"]
-    agent.served.call(agent.reports.clear)
-    agent.served.call(lambda: agent.assigned.clear())
-    agent.served.call(lambda: setattr(agent, "version", agent.version + 1))
+    agent.served.call(agent.forget)
     fleet.until(lambda: agent.assigned and fleet.get("acme")["state"] == "running")
 
 

@@ -67,6 +67,11 @@ def test_a_note_is_not_shown_of_a_tenant_that_is_settled():
     assert status("up", seen("reported running"), ("unsent", "old")).reason == "r"
 
 
+def test_a_tenant_that_runs_but_cannot_have_its_change_says_why():
+    shown = status("up", seen("reported running"), ("no_node", "n9 is not known"), done=False)
+    assert (shown.state, shown.reason) == ("running", "no_node")
+
+
 def test_an_unknown_sign_raises():
     strange = Evidence("n1", 1, "eaten", None, "none")
     with pytest.raises(ValueError, match="no state for want 'up'"):
