@@ -59,10 +59,9 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
 
     Raises Problem 413 over BODY_MAX_BYTES, 408 when it takes longer than BODY_TIMEOUT_S, 400 when it is cut.
     """
-    too_large = Problem(413, "body-too-large", f"the body is over {BODY_MAX_BYTES} bytes; send less at once")
     declared = header(scope, b"content-length")
     if declared.isdigit() and int(declared) > BODY_MAX_BYTES:
-        raise too_large
+        raise _too_large()
     chunks: list[bytes] = []
     size = 0
     try:
@@ -74,12 +73,16 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
                 chunk = message.get("body", b"")
                 size += len(chunk)
                 if size > BODY_MAX_BYTES:
-                    raise too_large
+                    raise _too_large()
                 chunks.append(chunk)
                 if not message.get("more_body", False):
                     return b"".join(chunks)
     except TimeoutError:
         raise Problem(408, "body-too-slow", f"the body took longer than {BODY_TIMEOUT_S:.0f} s") from None
+
+
+def _too_large() -> Problem:
+    return Problem(413, "body-too-large", f"the body is over {BODY_MAX_BYTES} bytes; send less at once")
 
 
 def decode_json(scope: Scope, body: bytes) -> Any:
@@ -88,7 +91,7 @@ def decode_json(scope: Scope, body: bytes) -> Any:
     if media_type != b"application/json":
         raise Problem(415, "not-json", "send the body as Content-Type: application/json")
     try:
-        document = json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
+        document = _DECODER.decode(body.decode())
         if b"\\ud" in body or b"\\uD" in body:
             json.dumps(
                 document, ensure_ascii=False
@@ -105,6 +108,9 @@ def _refuse_constant(text: str) -> float:
 def _finite(text: str) -> float:
     value = float(text)
     return value if math.isfinite(value) else _refuse_constant(text)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def header(scope: Scope, name: bytes) -> bytes:
