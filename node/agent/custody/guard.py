@@ -84,6 +84,7 @@ class Guard:
         self._pending: Pending | None = None
         self._still: bool | None = None  # None: whatever an earlier guard left
         self._attempted = 0.0
+        self._troubles = 0
         self._changed = asyncio.Event()
         self._progress = (0, time.monotonic())
         self._refused: Exception | None = None
@@ -104,6 +105,9 @@ class Guard:
                 self._move(rules.tick(self._session, now=self._now()))
                 self._apply()
                 self._check_release()
+                for task in tasks:
+                    if task.done() and self._refused is None and self._session.state != "gone":
+                        task.result()  # a defect: the next guard goes on, this one would never renew again
                 await self._sleep(self._next_look())
         finally:
             for task in tasks:
@@ -218,6 +222,7 @@ class Guard:
                     await self._begin()
                 else:
                     await self._renew()
+                self._troubles = 0
             except fleetfile.AnotherFleet as e:
                 if self._session.state == "starting":
                     self._refused = e
@@ -226,7 +231,9 @@ class Guard:
                 log.warning("fleet.another", error=str(e))
                 await asyncio.sleep(self._session.ttl_s)
             except BucketError as e:
-                log.warning("bucket.failed", code=e.code, error=str(e), state=self._session.state)
+                self._troubles += 1
+                if self._troubles & (self._troubles - 1) == 0:  # 1, 2, 4, 8 …: a long outage is not a long log
+                    log.warning("bucket.failed", code=e.code, error=str(e), times=self._troubles)
                 await asyncio.sleep(min(1.0, self._session.ttl_s / 6))
 
     async def _begin(self) -> None:

@@ -25,7 +25,8 @@ from node.agent.custody.view import View
 
 _HEARTBEAT_S = 1.0
 _RECONNECT_S = 0.1
-_GUARD_SILENCE_S = 6.0
+# Late enough for a busy machine, and with a restart still before anyone may call the session over.
+_GUARD_SILENCE_S = 8.0
 _START_S = 3.0
 # A guard that is being started on a machine that is out of breath needs its time: a second one would take it away.
 _HEIR_S = 60.0

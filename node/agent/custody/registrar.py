@@ -147,7 +147,8 @@ class Registrar:
             except Conflict:
                 raise
             except BucketError as e:
-                log.warning("lease.unanswered", attempt=attempt, code=e.code, error=str(e))
+                if attempt & (attempt - 1) == 0:  # 1, 2, 4, 8 …: a long outage is not a long log
+                    log.warning("lease.unanswered", attempt=attempt, code=e.code, error=str(e))
                 await asyncio.sleep(lease.retry_after(attempt, ttl_s=ttl_s))
 
     async def farewell(self, session: Session, ours: Lease, pending: Pending | None) -> None:

@@ -134,14 +134,14 @@ def test_a_session_revoked_during_an_outage_is_not_thawed(brief_machine: Machine
     assert guard is not None
     os.kill(guard, signal.SIGSTOP)
     _revoke(machine)
-    count = tenant.count()
     machine.server.pause()
     os.kill(guard, signal.SIGCONT)
-    machine.until_state("frozen")
-    assert tenant.count() >= count
+    machine.until(machine.frozen, "freezing")
+    count = tenant.count()
     machine.server.resume()
     machine.until(lambda: machine.session().get("session") == 2, "a new session")
     assert tenant.dead()
+    assert tenant.count() == count
 
 
 def test_a_solo_machine_runs_on_through_an_outage(solo_machine: MachineUnderTest, tenant: Tenant) -> None:
