@@ -19,16 +19,18 @@ from node.agent.apps import Apps
 from node.agent.custody.custody import Custody
 from node.agent.custody.link import GuardLink
 from node.agent.custody.values import Credentials, ReplicaTarget
-from node.agent.custody.view import View
+from node.agent.custody.view import View, boottime
 from node.agent.gateway.config import from_settings
 from node.agent.gateway.errors import GatewayFailed
 from node.agent.gateway.haproxy import HaproxyGateway
+from node.agent.metrics import NodeMetrics
 from node.agent.node import Head, Node
 from node.agent.ports import RuntimeFailed
 from node.agent.runtime.docker import DockerRuntime
 from node.agent.runtime.gateway_container import GatewayContainer
 from node.agent.runtime.uids import Uids
 from node.agent.runtime.volumes import DiskVolumes
+from node.agent.sampler import Sampler
 from node.agent.server import build
 from node.agent.walk import Parts
 from node.bucket.records import Capacity
@@ -52,6 +54,7 @@ class Machine:
     runtime: DockerRuntime
     gateway: HaproxyGateway
     custody: Custody
+    sampler: Sampler
 
 
 def replica_target(location: Location) -> ReplicaTarget:
@@ -73,7 +76,7 @@ def gateway_url(settings: Settings) -> str:
 def compose(settings: Settings, link: GuardLink) -> Machine:
     """Make every part of this machine's agent."""
     location = Location.of(settings)
-    store = S3Store(location)
+    store = S3Store(location, observe=lambda *seen: metrics.observe_bucket_request(*seen))
     fleet = settings.runtime_dir.name
     runtime = DockerRuntime(fleet, image_prefix=settings.image_prefix)
     volumes = DiskVolumes(settings.state_dir)
@@ -95,7 +98,18 @@ def compose(settings: Settings, link: GuardLink) -> Machine:
     capacity = Capacity(memory_bytes=memory_bytes, cpus=cpus, disk_bytes=disk_bytes)
     head = Head(settings.node, gateway_url(settings), capacity)
     node = Node(head, parts, session=lambda: link.session.session)
-    return Machine(link, node, runtime, gateway, custody)
+    sampler = Sampler(node, settings.state_dir, lambda: remaining_s(link))
+    metrics = NodeMetrics(sampler.snapshot)
+    node.render_metrics = metrics.render
+    node.on_restored = metrics.observe_restore
+    node.on_fenced = metrics.observe_fence
+    return Machine(link, node, runtime, gateway, custody, sampler)
+
+
+def remaining_s(link: GuardLink) -> float | None:
+    """Seconds until the lease's deadline, negative when it has passed; None while it does not bind."""
+    deadline = link.session.deadline_boottime_s
+    return None if deadline is None else deadline - boottime()
 
 
 async def follow_session(machine: Machine) -> None:
@@ -108,7 +122,7 @@ async def follow_session(machine: Machine) -> None:
                 await settle(machine, view)
             case "active":
                 if not node.adopted:
-                    await node.adopt()
+                    await adopt(machine)
                 await node.thaw()
             case "frozen" | "revoked" | "starting":
                 await node.freeze(view.reason or view.state)
@@ -123,8 +137,15 @@ async def settle(machine: Machine, view: View) -> None:
     if machine.node.adopted:
         await machine.node.resession()
     else:
-        await machine.node.adopt()
+        await adopt(machine)
     await machine.link.settled(view.session)
+
+
+async def adopt(machine: Machine) -> None:
+    """Take up what runs here; routes of tenants that are not here any more are forgotten."""
+    await machine.node.adopt()
+    for name in set(machine.gateway.tenants()) - set(machine.node.tenants):
+        await asyncio.to_thread(machine.gateway.forget, name)
 
 
 async def leave(machine: Machine) -> None:
@@ -179,7 +200,7 @@ async def serve(settings: Settings) -> int:
     machine = compose(settings, link)
     host, _, port = settings.agent_listen.rpartition(":")
     config = uvicorn.Config(
-        build(machine.node, settings.token),
+        build(machine.node, settings.token, settings.token_readonly),
         host=host.strip("[]"),
         port=int(port),
         log_config=None,
@@ -197,6 +218,7 @@ async def serve(settings: Settings) -> int:
         keep_gateway(machine),
         machine.node.follow_custody(machine.custody.watch()),
         machine.node.follow_custody(machine.custody.supervise()),
+        machine.sampler.keep(),
     ]
     running = [asyncio.ensure_future(t) for t in tasks]
     try:

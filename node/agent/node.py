@@ -45,10 +45,11 @@ class Node:
     parts: Parts
     session: Callable[[], int]
     render_metrics: Callable[[], bytes] = lambda: b""
+    on_restored: Callable[[float, int], None] = lambda _s, _b: None
+    on_fenced: Callable[[str], None] = lambda _: None
     fenced: str = ""
     adopted: bool = False
     tenants: dict[str, Tenant] = field(default_factory=dict)
-    sidecar_restarts: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.board = Board(time.time, self._report)
@@ -119,7 +120,7 @@ class Node:
     def _tenant(self, name: str) -> Tenant:
         found = self.tenants.get(name)
         if found is None:
-            found = self.tenants[name] = Tenant(name, self.parts, self.board, self.session)
+            found = self.tenants[name] = Tenant(name, self.parts, self.board, self.session, self.on_restored)
         return found
 
     async def adopt(self) -> None:
@@ -158,6 +159,8 @@ class Node:
 
     async def freeze(self, reason: str) -> None:
         """The guard froze everything."""
+        if not self.fenced and self.adopted:
+            self.on_fenced(reason)
         self.fenced = reason
         self.board.touch()
         await asyncio.gather(*(t.freeze(reason) for t in self.tenants.values()))
@@ -208,7 +211,7 @@ class Node:
                 case "behind" | "caught_up":
                     self.board.update(event.tenant, behind=event.kind == "behind")
                 case "sidecar_restarted":
-                    self.sidecar_restarts[event.tenant] = self.sidecar_restarts.get(event.tenant, 0) + 1
+                    pass  # counted where it is restarted; the log has it
 
     def follow_deaths(self, loop: asyncio.AbstractEventLoop) -> None:
         """A thread that hears of containers' ends from the engine, and asks again when the engine went away."""
@@ -235,7 +238,6 @@ class Node:
         elif container.role == "sidecar":
             event = await self.parts.custody.sidecar_ended(container)
             if event is not None:
-                self.sidecar_restarts[event.tenant] = self.sidecar_restarts.get(event.tenant, 0) + 1
                 log.warning(event.kind, tenant=event.tenant, message=event.message)
 
     async def _look_again(self) -> None:

@@ -65,12 +65,14 @@ def _problem(status: int, reason: str, detail: str, **more: Any) -> JSONResponse
     return _answer(Problem(type=f"urn:fleet:{reason}", title=reason, status=status, detail=detail, **more))
 
 
-def build(service: Service, tokens: tuple[SecretStr, ...]) -> FastAPI:
-    """The ASGI app. `tokens` are all accepted; without one every call is refused."""
-    accepted = [t.get_secret_value().encode() for t in tokens]
+def build(service: Service, tokens: tuple[SecretStr, ...], readonly: tuple[SecretStr, ...] = ()) -> FastAPI:
+    """The ASGI app. `tokens` are all accepted, `readonly` for what only looks; without one every call is refused."""
+    full = [t.get_secret_value().encode() for t in tokens]
+    looking = [t.get_secret_value().encode() for t in readonly]
 
     def authorize(request: Request) -> None:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        accepted = full + looking if request.method == "GET" else full
         # Every token is compared, so that the time says nothing about which one came close.
         right = [hmac.compare_digest(given.encode(), token) for token in accepted]
         if scheme.lower() != "bearer" or not any(right):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, assert_never
 
@@ -26,7 +26,14 @@ log = structlog.get_logger()
 class Tenant:
     """Owns the tenant's walk. Everything here runs on the agent's event loop; one step at a time."""
 
-    def __init__(self, name: str, parts: Parts, board: Board, session: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        name: str,
+        parts: Parts,
+        board: Board,
+        session: Callable[[], int],
+        on_restored: Callable[[float, int], None] = lambda _s, _b: None,
+    ) -> None:
         self.name = name
         self.walk = Walk(name, parts)
         self.want: Assignment | None = None
@@ -35,11 +42,13 @@ class Tenant:
         self.restarts = 0
         self._parts = parts
         self._board = board
+        self._on_restored = on_restored
         self._session = session
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._settling: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     # ---- what others tell it
 
@@ -78,7 +87,17 @@ class Tenant:
         why = "it used more memory than its limit" if container.oom_killed else f"exit code {container.exit_code}"
         log.warning("worker ended", tenant=self.name, why=why, ran_s=round(ran_s, 1))
         self._say("starting", "crashed", f"the server of {self.name} ended ({why}) and is started again")
+        self._aside(self._after_crash(wait=self.actual.failures <= 1))
         self.poke()
+
+    async def _after_crash(self, *, wait: bool) -> None:
+        """Its address may go to another tenant's container: nobody is sent there. A first restart is waited for."""
+        await (self.walk.hold() if wait else self.walk.unroute("failed"))
+
+    def _aside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=f"aside-{self.name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def ousted(self) -> None:
         """The owner record is somebody else's: stop everything now."""
@@ -229,6 +248,9 @@ class Tenant:
         claim = await self.walk.attach(want, self._progress)
         self.actual = replace(self.actual, restore_id=want.restore.id if want.restore else None)
         self._board.update(self.name, epoch=claim.epoch, data_epoch=claim.data_epoch, restore_id=claim.restore_id)
+        for phase in self.walk.phases:
+            if phase.name == "restore":
+                self._on_restored(phase.duration_s, phase.size_bytes or 0)
         self._say("starting")
         if claim.born:
             # Its worker makes the files: both start, and the record follows when the first bytes are confirmed.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -197,7 +197,7 @@ class Custody:
         if held is not None:
             sidecar.detach(held)
 
-    async def watch(self, interval_s: float = 300.0) -> AsyncIterator[CustodyEvent]:
+    async def watch(self, interval_s: float = 300.0) -> AsyncGenerator[CustodyEvent, None]:
         """Runs for ever: one LIST of owners an interval for all tenants; yields `ousted` when a record is not ours."""
         while True:
             await asyncio.sleep(interval_s)
@@ -210,7 +210,7 @@ class Custody:
             for event in events:
                 yield event
 
-    async def supervise(self, interval_s: float = 5.0) -> AsyncIterator[CustodyEvent]:
+    async def supervise(self, interval_s: float = 5.0) -> AsyncGenerator[CustodyEvent, None]:
         """Runs for ever: asks each sidecar where it is, restarts those that died or are stuck, yields what happened.
 
         Tenants are looked at side by side: one that hangs delays no other.

@@ -30,16 +30,17 @@ async def engine(ctx: Context, tenant: str, call: Callable[[], T]) -> T:
 
 
 async def start(ctx: Context, t: HeldTenant, vol: Volume, uid: int) -> None:
-    """Make and start the sidecar on this epoch's prefix; returns when its socket answers.
+    """Make and start the sidecar on this epoch's prefix, unless it was; returns when its socket answers.
 
     Raises Refused (the engine), SidecarFailed.
     """
     t.uid = uid
     async with t.sidecar_lock:
-        spec = await _spec(ctx, t, vol, uid)
-        name = await engine(ctx, t.tenant, lambda: ctx.runtime.create(spec))
-        await engine(ctx, t.tenant, lambda: ctx.runtime.start(name))
-        attach(ctx, t, spec, name)
+        if t.sidecar is None:
+            spec = await _spec(ctx, t, vol, uid)
+            name = await engine(ctx, t.tenant, lambda: ctx.runtime.create(spec))
+            await engine(ctx, t.tenant, lambda: ctx.runtime.start(name))
+            attach(ctx, t, spec, name)
     await answering(ctx, t)
 
 
