@@ -240,7 +240,7 @@ class Server:
 
 
 class Lives:
-    """How long each life lasts, from one seed: longer ones when the last had no time to record anything."""
+    """How long each life lasts, from one seed: longer when the last had no time to record anything, else shorter."""
 
     def __init__(self, seed: int) -> None:
         self._draw = random.Random(seed)
@@ -248,8 +248,8 @@ class Lives:
 
     def next_s(self, recorded_something: bool) -> float:
         """The length of the next life."""
-        if not recorded_something:
-            self._longest_s = min(1.3 * self._longest_s, 5.0)
+        change = 0.9 if recorded_something else 1.3
+        self._longest_s = min(max(change * self._longest_s, 0.02), 5.0)
         return self._draw.uniform(0.0, self._longest_s)
 
 
