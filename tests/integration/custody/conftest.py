@@ -52,7 +52,8 @@ class Machine:
         credentials = Credentials(self.server.credentials.access_key, self.server.credentials.secret_key)
         target = ReplicaTarget(self.bucket, "fleet/", self.server.endpoint, "us-east-1", lambda prefix: credentials)
         self.custody = Custody(
-            changes.get("store", self.store), target, self.runtime, self.volumes, lambda: self.session,
+            changes.get("store", self.store), target, changes.get("runtime", self.runtime),
+            changes.get("volumes", self.volumes), lambda: self.session,
             self.folder / "run", bounds=self.bounds, limits=self.limits,
         )  # fmt: skip
 
