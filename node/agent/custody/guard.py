@@ -106,7 +106,7 @@ class Guard:
                 self._apply()
                 self._check_release()
                 for task in tasks:
-                    if task.done() and self._refused is None and self._session.state != "gone":
+                    if task.done() and self._refused is None:
                         task.result()  # a defect: the next guard goes on, this one would never renew again
                 await self._sleep(self._next_look())
         finally:
