@@ -169,16 +169,19 @@ def test_a_job_past_its_time_is_killed_and_says_so(bench: Bench) -> None:
     assert bench.runtime.containers() == []
 
 
-def test_a_job_that_a_dead_agent_left_is_replaced(bench: Bench) -> None:
+def test_a_job_that_a_dead_agent_left_is_replaced(bench: Bench, engine: Engine) -> None:
     sidecar = bench.sidecar("acme")
     args = ("replicate", "-config", "/etc/litestream/litestream.yml")
     job = JobSpec("acme", 1, 1, sidecar.uid, sidecar.volume, sidecar.config, args)
-    left = threading.Thread(target=bench.runtime.run_job, args=(job, 30))
-    left.start()
+    code = "import pathlib, sys; from node.agent.ports import *; from node.agent.runtime.docker import DockerRuntime\n"
+    code += f"from pathlib import PosixPath\nDockerRuntime({bench.runtime.fleet!r}, engine={engine.host!r})"
+    agent = subprocess.Popen([sys.executable, "-c", f"{code}.run_job({job!r}, 60)"])
     _until(lambda: any(c.running for c in bench.runtime.containers()))
+    agent.kill()
+    agent.wait()
+    assert [c.role for c in bench.runtime.containers()] == ["job"]
     assert bench.runtime.run_job(job, 1.5).exit_code is None
-    left.join(20)
-    assert not left.is_alive()
+    assert bench.runtime.containers() == []
 
 
 @pytest.fixture
