@@ -242,6 +242,7 @@ class Node:
 
     async def _look_again(self) -> None:
         try:
+            await asyncio.to_thread(self.parts.runtime.ensure)  # an engine that was restarted, or a flushed firewall
             containers = await asyncio.to_thread(self.parts.runtime.containers)
         except RuntimeFailed:
             return

@@ -122,12 +122,14 @@ class Box:
                         return int(folder.name)
         return None
 
-    def kill(self, part: str) -> None:
-        """SIGKILL the guard, the agent or the controller."""
+    def kill(self, part: str) -> bool:
+        """SIGKILL the guard, the agent or the controller; answers whether there was one."""
         pid = self.controller_pid() if part == "controller" else self.pid(part)
-        if pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        if pid is None:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        return True
 
     def container(self, tenant: str, role: str = "worker") -> str:
         """The name of one of a tenant's containers."""
@@ -144,6 +146,16 @@ class Box:
     def kill_container(self, tenant: str, role: str = "worker") -> None:
         """SIGKILL a container's process."""
         self.docker("kill", "-s", "KILL", self.container(tenant, role), check=False)
+
+    def is_running(self, tenant: str, role: str = "worker") -> bool:
+        """Whether the engine runs that container."""
+        return self.docker("inspect", "-f", "{{.State.Running}}", self.container(tenant, role), check=False) == "true\n"
+
+    def kill_all_containers(self) -> None:
+        """SIGKILL every container of this fleet, the gateway's among them."""
+        names = self.docker("ps", "-q", "--filter", f"name=^{self.fleet_name}-").split()
+        if names:
+            self.docker("kill", "-s", "KILL", *names, check=False)
 
     def unmount(self, folder: Path) -> None:
         """Take away what is mounted below a folder, as a lost disk would be."""
@@ -214,7 +226,9 @@ class Box:
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
         try:
             path = parts.path + (f"?{parts.query}" if parts.query else "")
-            connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
+            # A body that is too large is answered before all of it is sent.
+            with contextlib.suppress(BrokenPipeError):
+                connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
             answer = connection.getresponse()
             data = answer.read()
         except http.client.HTTPException as e:
@@ -257,7 +271,7 @@ class Box:
         def safe() -> bool:
             try:
                 return ask()
-            except OSError:
+            except (OSError, AssertionError):
                 return False
 
         try:
