@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -31,11 +31,11 @@ class Bounds:
     restore_s: float = 3600.0  # one file's restore
 
 
-def _store_threads() -> Executor:
+def _store_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(32, thread_name_prefix="custody-store")
 
 
-def _engine_threads() -> Executor:
+def _engine_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(64, thread_name_prefix="custody-engine")
 
 
@@ -53,8 +53,8 @@ class Context:
     monotonic: Callable[[], float]
     bounds: Bounds = field(default_factory=Bounds)
     # Apart from each other and from everyone else's: a restore of minutes must not hold up an acknowledgement.
-    store_threads: Executor = field(default_factory=_store_threads)
-    engine_threads: Executor = field(default_factory=_engine_threads)
+    store_threads: ThreadPoolExecutor = field(default_factory=_store_threads)
+    engine_threads: ThreadPoolExecutor = field(default_factory=_engine_threads)
 
     @property
     def me(self) -> Me:

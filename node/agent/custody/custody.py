@@ -15,12 +15,12 @@ from pathlib import Path
 
 from node.agent.custody import adopt as adopting
 from node.agent.custody import durable as acknowledging
+from node.agent.custody import look, sidecar, supervise, take
 from node.agent.custody import points as history
 from node.agent.custody import purge as deleting
 from node.agent.custody import release as releasing
 from node.agent.custody import restore as restoring
 from node.agent.custody import settle as settling
-from node.agent.custody import sidecar, supervise, take
 from node.agent.custody.context import Bounds, Context
 from node.agent.custody.errors import Damaged, Lost, OwnedElsewhere, Refused
 from node.agent.custody.held import HeldTenant, write_owner
@@ -218,7 +218,7 @@ class Custody:
         events: asyncio.Queue[CustodyEvent] = asyncio.Queue()
         looking: dict[str, asyncio.Task[None]] = {}
 
-        async def look(held: HeldTenant) -> None:
+        async def ask(held: HeldTenant) -> None:
             for event in await supervise.look(self._ctx, held, self._limits):
                 events.put_nowait(event)
 
@@ -226,7 +226,7 @@ class Custody:
             while True:
                 for name, held in list(self._held.items()):
                     if name not in looking or looking[name].done():
-                        looking[name] = asyncio.create_task(look(held))
+                        looking[name] = asyncio.create_task(ask(held))
                 until = self._ctx.monotonic() + interval_s
                 while (left := until - self._ctx.monotonic()) > 0:
                     try:
@@ -266,6 +266,18 @@ class Custody:
         return await self._ctx.on_store(
             deleting.collect, self._ctx.store, tenant, held.claim.epoch, held.claim.retention_s, self._ctx.now()
         )
+
+    async def orphans(self, tenant: str) -> dict[str, int]:
+        """Transactions per file that a predecessor uploaded after this epoch's cut: reported, never merged.
+
+        For a while after a failover. One LIST. Raises OwnedElsewhere, and the store's errors.
+        """
+        return await self._ctx.on_store(look.orphans, self._ctx.store, tenant, self._get(tenant).claim.epoch)
+
+    def close(self) -> None:
+        """Let go of the threads; what they are doing is not waited for."""
+        self._ctx.store_threads.shutdown(wait=False, cancel_futures=True)
+        self._ctx.engine_threads.shutdown(wait=False, cancel_futures=True)
 
     def _live(self) -> bool:
         return self._ctx.session().live()

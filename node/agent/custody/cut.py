@@ -61,3 +61,9 @@ def unreadable(objects: Iterable[Ltx], txid: int, bad: frozenset[str]) -> int:
         if chain and not any(o.key in bad for o in chain):
             return candidate
     return 0
+
+
+def orphaned(objects: Objects, taken: Mapping[str, str]) -> dict[str, int]:
+    """Transactions past the cut (hex, per file), which a zombie uploaded: how many of each file. Nobody merges them."""
+    past = {db: ltx.seen(objects.get(db, ())) - int(txid, 16) for db, txid in taken.items()}
+    return {db: n for db, n in past.items() if n > 0}

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,7 +118,8 @@ async def _restore(ctx: Context, t: HeldTenant, vol: Volume, uid: int, db: str, 
     for attempt in (1, 2):
         result = await _job(ctx, t, vol, uid, db, of)
         if result.exit_code == 0:
-            await ctx.on_engine(nudge, vol.data / db)
+            with suppress(apsw.Error):  # it only saves work; what was restored has been checked
+                await ctx.on_engine(nudge, vol.data / db)
             return
         if _FULL.search(result.output):
             message = f"{t.tenant}: {db} does not fit into its disk allowance; raise limits.disk: {_last(result)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,7 @@ class Machine:
         self.custody = Custody(
             changes.get("store", self.store), target, changes.get("runtime", self.runtime),
             changes.get("volumes", self.volumes), lambda: self.session,
-            self.folder / "run", bounds=self.bounds, limits=self.limits,
+            self.folder / "run", bounds=self.bounds, limits=self.limits, now=changes.get("now", time.time),
         )  # fmt: skip
 
     @property
