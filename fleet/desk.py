@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from fleet.bucket import Bucket, translated
 from fleet.core import change
 from fleet.core.change import Refused
-from fleet.errors import Conflict, FleetError, Invalid, NotFound, Stale
+from fleet.errors import Conflict, FleetError, Invalid, NotFound, OutcomeUnknown, Stale
 from fleet.events import Events
 from fleet.vault import Vault
 from fleet.world import World
@@ -20,6 +21,8 @@ from node.bucket.records import Restore, Spec
 from node.bucket.spec import SecretRef, TenantSpec
 
 _ATTEMPTS = 5
+# A request that got no answer may be applied this much later; specs are looked at more often meanwhile.
+DOUBT_S = 600.0
 
 Decide = Callable[[Spec | None], Spec | None]
 
@@ -79,11 +82,11 @@ class Desk:
         self, tenant: str, spec: TenantSpec, secrets: dict[str, str], access: str, expect: Expect = ANY
     ) -> Changed:
         """Want this tenant up with this spec, and these secrets' values. `access` is what no choice means."""
-        current = await self._current(tenant)
-        expect.check(tenant, current)
         decided = spec.model_copy(update={"access": spec.access or access})
-        with _refusals(tenant):  # before anything is written
-            change.put(current, tenant, decided, self._world.clock())
+        now = self._world.clock
+        await self._decide(
+            tenant, lambda s: change.put(s, tenant, decided, now()), expect
+        )  # before anything is written
         await self._app_exists(tenant, spec)
         await self._vault.check(tenant, {n: ref for n, ref in spec.secrets.items() if n not in secrets})
         refs = dict(spec.secrets)
@@ -92,9 +95,7 @@ class Desk:
         if decided.access == "token":
             await self._vault.access_token(tenant, make=True)
         whole = decided.model_copy(update={"secrets": refs})
-        return await self.change(
-            tenant, lambda now: change.put(now, tenant, whole, self._world.clock()), "up", expect=expect
-        )
+        return await self.change(tenant, lambda s: change.put(s, tenant, whole, now()), "up", expect=expect)
 
     async def preview(self, tenant: str, spec: TenantSpec, secrets: dict[str, str], access: str) -> Changed:
         """What `put` would do; writes nothing. A secret that is given counts as a new version."""
@@ -158,10 +159,7 @@ class Desk:
         """Read, decide, compare-and-swap; decide again on what is there if somebody was faster. Raises FleetError."""
         key = keys.spec(tenant)
         for _ in range(_ATTEMPTS):
-            current = await self._current(tenant)
-            expect.check(tenant, current)
-            with _refusals(tenant):
-                decided = decide(current)
+            current, decided = await self._decide(tenant, decide, expect)
             if decided is None:
                 if current is None:
                     raise not_found(tenant)
@@ -171,12 +169,33 @@ class Desk:
                 with translated(tenant, writes=True):
                     held = await self._bucket.write(key, record, self._world.etags.get(key) if current else None)
             except FleetError as e:
+                if isinstance(e, OutcomeUnknown):
+                    self._world.doubt_until = time.monotonic() + DOUBT_S
                 if not isinstance(e.__cause__, Lost):
                     raise
                 await self._reread(tenant)
                 continue
             return self._made(key, held, current, kind)
         raise Conflict(f"the spec of {tenant} keeps changing; try again", tenant=tenant)
+
+    async def _decide(self, tenant: str, decide: Decide, expect: Expect) -> tuple[Spec | None, Spec | None]:
+        """The spec and what becomes of it. A change of what is known is tried by its compare-and-swap; that there is
+        nothing to change, or that it can't be, is said of what is in the bucket now: another controller writes too."""
+        for fresh in (False, True):
+            if fresh:
+                await self._reread(tenant)
+            current = await self._current(tenant)
+            try:
+                expect.check(tenant, current)
+                with _refusals(tenant):
+                    decided = decide(current)
+            except FleetError:
+                if fresh:
+                    raise
+                continue
+            if decided is not None:
+                break
+        return current, decided
 
     def _made(self, key: str, held: Held[Spec], old: Spec | None, kind: str) -> Changed:
         new = held.record
@@ -193,8 +212,6 @@ class Desk:
                 raise not_found(tenant)
             return decide(current)
 
-        if tenant not in self._world.specs:
-            await self._reread(tenant)
         return await self.change(tenant, checked, kind, expect=expect)
 
     async def _current(self, tenant: str) -> Spec | None:

@@ -188,8 +188,12 @@ class Executor:
         await self._desk.change(tenant, decide, kind)
 
     async def _roll_back(self, tenant: str, generation: int) -> None:
+        report = self._world.evidence(tenant).report
         await self._mark(tenant, generation, lambda s: change.rolled_back(s, self._world.clock()), "rollback")
         text = f"generation {generation} of {tenant} did not get healthy: the spec before it is back"
+        if report is not None and report.message:
+            text = f"{text} ({report.message})"
+        self._world.rollbacks[tenant] = text
         self._events.emit("rolled_back", text, tenant=tenant, generation=generation)
 
     async def _purge(self, tenant: str, node: str, epoch: int) -> None:

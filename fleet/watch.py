@@ -72,23 +72,28 @@ class Watch:
         """Look at each prefix at its own interval, until cancelled."""
         every = self._every
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._forever(keys.NODES, every.leases_s, every.soon_s))
-            group.create_task(self._forever(keys.OWNERS, every.owners_s, every.soon_s))
-            group.create_task(self._forever(keys.SPECS, every.specs_s, every.specs_s))
+            group.create_task(self._forever(keys.NODES, every.leases_s, self._unsettled))
+            group.create_task(self._forever(keys.OWNERS, every.owners_s, self._unsettled))
+            group.create_task(self._forever(keys.SPECS, every.specs_s, self._doubtful))
 
-    async def _forever(self, prefix: str, every_s: float, soon_s: float) -> None:
+    async def _forever(self, prefix: str, every_s: float, urgent: Callable[[], bool]) -> None:
         due = time.monotonic() + every_s
         while True:
-            await asyncio.sleep(soon_s)
-            if time.monotonic() < due and not self._unsettled():
+            await asyncio.sleep(self._every.soon_s)
+            if time.monotonic() < due and not urgent():
                 continue
-            due = time.monotonic() + every_s
+            due = 0.0  # until it worked
             try:
                 await self._look(prefix)
+                due = time.monotonic() + every_s
             except BucketError as e:
                 log.warning("the bucket does not answer", prefix=prefix, error=str(e))
             except Exception:
                 log.exception("a look at the bucket failed", prefix=prefix)
+
+    def _doubtful(self) -> bool:
+        """Whether a write of a spec was given up undecided a while ago: it may still land."""
+        return time.monotonic() < self._world.doubt_until
 
     def _unsettled(self) -> bool:
         """Whether something waits for a node: none is there, one is missed, or a tenant has no place."""

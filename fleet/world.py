@@ -16,7 +16,8 @@ class World:
     """Lives on the event loop's thread. Whatever changes marks its tenants `dirty` and calls `on_dirty`.
 
     `etags` are those of the records as last read or written, by key; `written_at` is when this process wrote one, so
-    that an older read does not undo it. `at_start` are the tenants that were there when this controller began.
+    that an older read does not undo it. `doubt_until`: how long a write that was given up undecided may still land.
+    `at_start` are the tenants that were there when this controller began.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
@@ -30,10 +31,12 @@ class World:
         self.sent: dict[str, Sent] = {}
         self.emptied: dict[str, int] = {}
         self.notes: dict[str, tuple[str, str]] = {}
+        self.rollbacks: dict[str, str] = {}
         self.unreachable: dict[str, str] = {}
         self.etags: dict[str, str] = {}
         self.written_at: dict[str, float] = {}
         self.dirty: set[str] = set()
+        self.doubt_until = 0.0
         self.loaded = False
         self.at_start: frozenset[str] = frozenset()
         self.on_dirty: Callable[[], None] = lambda: None

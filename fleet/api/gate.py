@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fleet.errors import FleetError, Forbidden, TooLarge, Unauthorized
 
 BODY_BYTES = 1 << 20
+DISCARD_BYTES = 16 << 20
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 APPS = "/v1/apps/"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -49,6 +50,8 @@ class Gate:
                 replay = await _whole(scope, receive)
         except FleetError as e:
             headers = {"WWW-Authenticate": "Bearer"} if isinstance(e, Unauthorized) else {"Connection": "close"}
+            if isinstance(e, TooLarge):
+                await _discard(receive)
             await problem_response(e, headers)(scope, receive, send)
             return
         await self._app(scope, replay, send)
@@ -96,6 +99,16 @@ async def _whole(scope: Scope, receive: Receive) -> Receive:
         return {"type": "http.request", "body": b"".join(chunks), "more_body": False}
 
     return replay
+
+
+async def _discard(receive: Receive) -> None:
+    """Read on for a while: a client that is still sending would see its connection reset instead of the answer."""
+    left = DISCARD_BYTES
+    while left > 0:
+        message = await receive()
+        left -= max(1, len(message.get("body", b"")))
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            return
 
 
 def _digest(token: str) -> bytes:

@@ -21,6 +21,11 @@ def tenant_view(parts: Parts, tenant: str, changed: Changed | None = None) -> Te
     shown = parts.observer.status(tenant)
     owner = world.owners.get(tenant)
     report = seen.report
+    back = _rolled_back(spec, changed)
+    reason, message = shown.reason, shown.message
+    if back and not reason:
+        generic = f"generation {spec.rolled_back} did not get healthy: the spec before it is back"
+        reason, message = "rolled_back", world.rollbacks.get(tenant, generic)
     node = seen.node or (world.sent[tenant].node if tenant in world.sent else None)
     return TenantView(
         tenant=tenant,
@@ -28,8 +33,8 @@ def tenant_view(parts: Parts, tenant: str, changed: Changed | None = None) -> Te
         generation=spec.generation,
         observed_generation=parts.observer.observed(tenant),
         state=shown.state,
-        reason=shown.reason,
-        message=shown.message,
+        reason=reason,
+        message=message,
         node=node,
         epoch=seen.epoch,
         data_epoch=max(report.data_epoch if report else 0, owner.data_epoch if owner else 0),
@@ -43,12 +48,19 @@ def tenant_view(parts: Parts, tenant: str, changed: Changed | None = None) -> Te
         phases=report.phases if report else (),
         warnings=report.warnings if report else (),
         restarts=report.restarts if report else 0,
-        rolled_back=spec.rolled_back > 0,
+        rolled_back=back,
         created_at=spec.created_at,
         updated_at=spec.updated_at,
         purge_after=spec.purge_after,
         changes=changes(changed) if changed is not None else (),
     )
+
+
+def _rolled_back(spec: Spec, changed: Changed | None) -> bool:
+    """Whether the last change was undone; in the answer to a change, whether it was this one."""
+    if changed is None:
+        return spec.rolled_back > 0
+    return changed.made and spec.rolled_back == changed.spec.generation
 
 
 def changes(changed: Changed) -> tuple[Change, ...]:

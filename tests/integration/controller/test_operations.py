@@ -62,7 +62,10 @@ def test_a_change_that_does_not_get_healthy_is_rolled_back(fleet):
     answer = fleet.up("acme", image="server:bad").json()
     assert (answer["rolled_back"], answer["spec"]["image"], answer["generation"]) == (True, "server:1", 3)
     fleet.until(lambda: fleet.get("acme")["observed_generation"] == 3)
-    assert fleet.get("acme")["state"] == "running"
+    shown = fleet.get("acme")
+    assert (shown["state"], shown["reason"], shown["rolled_back"]) == ("running", "rolled_back", True)
+    assert "generation 2 of acme did not get healthy" in shown["message"]
+    assert fleet.up("acme").json()["rolled_back"] is False
 
 
 def test_a_new_tenant_that_does_not_get_healthy_is_failed(fleet):
