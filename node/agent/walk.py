@@ -75,6 +75,7 @@ class Walk:
         self._uid = await self.user(want)
         with self._timed("prepare"):
             prepared = await self.parts.custody.prepare(claim, self._uid, want.spec.limits.disk, progress)
+        claim = self.claim = prepared.claim  # a loss that was accepted may have left nothing to restore: born
         self.volume = prepared.volume
         self.restored_bytes = prepared.restored_bytes
         self.warnings = prepared.warnings

@@ -187,6 +187,18 @@ class Custody:
         if held.owner.record.wake_at != at:
             await write_owner(self._ctx, held, wake_at=at)
 
+    async def respec(self, a: Assignment) -> bool:
+        """Stream with another rpo or retention from now on: the sidecar is restarted if they changed. True if so.
+
+        Raises OwnedElsewhere (not held), Refused.
+        """
+        held = self._get(a.tenant)
+        if (held.claim.rpo_s, held.claim.retention_s) == (a.spec.rpo, a.spec.retention):
+            return False
+        held.claim = replace(held.claim, rpo_s=a.spec.rpo, retention_s=a.spec.retention)
+        await sidecar.reconfigure(self._ctx, held, self._limits)
+        return True
+
     def held(self) -> tuple[Claim, ...]:
         """Every claim that this object holds."""
         return tuple(h.claim for h in self._held.values())
@@ -243,6 +255,8 @@ class Custody:
         held = self._held.get(container.tenant)
         if held is None or held.sidecar is None or held.sidecar.name != container.name or not self._live():
             return None
+        if self._ctx.monotonic() < held.sidecar.watch.not_before:
+            return None  # again, and so soon: the next look restarts it
         how = "out of memory" if container.oom_killed else f"exit code {container.exit_code}"
         return await supervise.restart(self._ctx, held, self._limits, f"it ended ({how})")
 

@@ -145,6 +145,13 @@ async def restart(ctx: Context, t: HeldTenant, limits: watchdog.Limits) -> bool:
         return True
 
 
+async def reconfigure(ctx: Context, t: HeldTenant, limits: watchdog.Limits) -> None:
+    """Restart the sidecar with the configuration that its claim asks for now. Raises Refused."""
+    if t.sidecar is not None and t.uid is not None:
+        t.sidecar.spec = await _spec(ctx, t, t.sidecar.spec.volume, t.uid)
+        await restart(ctx, t, limits)
+
+
 async def stop(ctx: Context, t: HeldTenant) -> None:
     """Stop and remove the sidecar, in order: its own last sync is waited for. Raises Refused."""
     async with t.sidecar_lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 
 from node.bucket import cas, keys
 from node.bucket.records import Capacity, Lease, Lineage, Owner
@@ -113,5 +114,36 @@ def test_a_tenant_that_nothing_runs_of_is_put_down_or_purged_by_its_record(machi
         assert record(other).data_epoch == 1
         await other.custody.release("acme", to="purged", generation=4)
         assert record(other).state == "purged"
+
+    asyncio.run(walk())
+
+
+def test_another_rpo_is_streamed_with_from_the_next_moment_on(machine: Machine) -> None:
+    async def walk() -> None:
+        await machine.up(assignment(rpo=1.0), lambda: machine.write(5))
+        assert not await machine.custody.respec(assignment(rpo=1.0))
+        assert await machine.custody.respec(assignment(rpo=10.0))
+        text = (machine.folder / "run" / "sidecars" / "acme" / "litestream.yml").read_text()
+        assert '"monitor-interval": "5s"' in text
+        machine.write(5)
+        await machine.custody.release("acme")
+        assert record(machine).state == "released"
+        await machine.up(assignment())
+        assert machine.count() == 10
+
+    asyncio.run(walk())
+
+
+def test_a_sidecar_that_keeps_dying_is_not_restarted_in_a_tight_loop(machine: Machine) -> None:
+    async def walk() -> None:
+        await machine.up(assignment(), lambda: machine.write(5))
+        happened = []
+        for _ in range(3):
+            machine.runtime.signal("acme-sidecar", signal.SIGKILL)
+            (container,) = machine.runtime.containers()
+            happened.append(await machine.custody.sidecar_ended(container))
+            if happened[-1] is None:
+                break
+        assert [bool(e) for e in happened] == [True, False]
 
     asyncio.run(walk())
