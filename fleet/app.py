@@ -14,7 +14,6 @@ from pathlib import Path
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from pydantic import SecretStr
 
 from fleet.api.build import build
 from fleet.api.parts import Parts
@@ -199,8 +198,6 @@ def main(argv: list[str] | None = None) -> int:
     server.run()
     return 0 if server.started else 1
 
-
-__all__ = ["Controller", "SecretStr", "main"]
 
 if __name__ == "__main__":
     sys.exit(main())

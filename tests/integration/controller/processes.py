@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from pathlib import Path
 
@@ -77,6 +76,3 @@ def running(minio: StoreServer, folder: Path):
         both.client.close()
         both.controller.kill()
         both.agent.kill()
-
-
-__all__ = ["Processes", "os", "running"]
