@@ -135,6 +135,7 @@ class Tenant:
             settled=want.generation if worker is not None else 0,
             restore_id=want.restore.id if want.restore is not None else None,
         )
+        self._board.update(self.name, epoch=claim.epoch, data_epoch=claim.data_epoch)
         if worker is not None:
             await self.walk.route(want)
             self._report_up(want)
@@ -192,7 +193,8 @@ class Tenant:
         except Refused as e:
             if not e.retryable:
                 self.actual = replace(self.actual, blocked_generation=want.generation)
-            self._failed(want, "failed", e.reason, str(e))
+            state = e.reason if e.reason in ("lost", "damaged") else "failed"
+            self._failed(want, state, e.reason, str(e))
         except Unconfirmed as e:
             self._failed(want, self._board.get(self.name).state, e.reason, str(e))
         except CustodyError as e:
@@ -212,7 +214,7 @@ class Tenant:
 
     def _failed(self, want: Assignment, state: str, reason: str, message: str) -> None:
         self.actual = failed(self.actual, asyncio.get_running_loop().time())
-        observed = want.generation if state == "failed" else None
+        observed = want.generation if state in ("failed", "lost", "damaged") else None
         self._say(state, reason, message, observed=observed)
         log.warning("step failed", tenant=self.name, reason=reason, message=message)
 
