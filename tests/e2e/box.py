@@ -243,18 +243,21 @@ class Box:
         """The controller's API with the fleet's token."""
         data = None if body is None else json.dumps(body).encode()
         given = {"Authorization": f"Bearer {self.token()}", "Content-Type": "application/json", **headers}
-        return self.request(method, f"{self.controller}{path}", data, **given)
+        return self.request(method, f"{self.controller}{path}", data, 30, **given)
 
     def tenant(self, name: str, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
         """A tenant through the gateway."""
-        return self.request(method, f"{self.gateway}/t/{name}{path}", body, **headers)
+        return self.request(method, f"{self.gateway}/t/{name}{path}", body, 30, **headers)
 
     def wait_state(self, tenant: str, *states: str, timeout_s: float = 90) -> dict[str, Any]:
         """Wait until a tenant is in one of these states."""
         found: dict[str, Any] = {}
 
         def there() -> bool:
-            status, body = self.api("GET", f"/v1/tenants/{tenant}")
+            try:
+                status, body = self.api("GET", f"/v1/tenants/{tenant}")
+            except OSError:
+                status, body = 0, {}  # the controller itself may be the one that was killed
             found.clear()
             found.update(body if status == 200 else {"state": f"HTTP {status}"})
             return found["state"] in states

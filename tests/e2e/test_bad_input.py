@@ -153,7 +153,7 @@ def test_a_wrong_token_and_a_readonly_token(box: Box) -> None:
 
 def test_a_body_over_the_bound(box: Box) -> None:
     headers = {"Authorization": f"Bearer {box.token()}", "Content-Type": "application/json"}
-    status, problem = box.request("PUT", f"{box.controller}/v1/tenants/fat", b" " * ((1 << 20) + 1), **headers)
+    status, problem = box.request("PUT", f"{box.controller}/v1/tenants/fat", b" " * ((1 << 20) + 1), 30, **headers)
     assert status == 413
     assert problem["type"] == "urn:fleet:too_large"
 
