@@ -49,7 +49,10 @@ def main(command: list[str]) -> int:
     """Run the command in there; answers its exit status."""
     if inside() or os.geteuid() != 0 or subprocess.run([*_UNSHARE, "true"], check=False).returncode != 0:
         os.execvp(command[0], command)  # noqa: S606 - the caller's own command
-    outer = subprocess.Popen([*_UNSHARE, sys.executable, "-m", "tests.testbed.private", "--first", *command])
+    end_with_us = ("setpriv", "--pdeathsig", "KILL", "--")
+    outer = subprocess.Popen(
+        [*end_with_us, *_UNSHARE, sys.executable, "-m", "tests.testbed.private", "--first", *command]
+    )
 
     def tell(number: int, _frame: object) -> None:
         for pid in Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split():
