@@ -43,10 +43,19 @@ async def release(ctx: Context, t: HeldTenant, to: To, generation: int | None) -
         recorded = {db: ltx.hex16(txid) for db, txid in local.items()}
         found = await ctx.on_engine(marker.read, vol.marker)
         if found is not None:
+            await _flush(ctx, t, vol)
             await ctx.on_engine(marker.write, vol.marker, found.confirmed().at_rest(recorded))
         await _record(ctx, t, to, generation, t.claim.epoch, recorded)
     else:
         await _record(ctx, t, to, generation, t.owner.record.data_epoch, dict(t.owner.record.positions))
+
+
+async def _flush(ctx: Context, t: HeldTenant, vol: Volume) -> None:
+    """What is about to be called at rest is on the disk: it may go on after a power cut."""
+    try:
+        await ctx.on_engine(volume.flush, vol, await ctx.on_engine(volume.existing, vol, t.claim.databases))
+    except OSError as e:
+        raise Unconfirmed(t.tenant, f"{t.tenant}: not released: its volume cannot be flushed: {e}") from e
 
 
 async def _whole(ctx: Context, t: HeldTenant, vol: Volume, local: dict[str, int]) -> bool:

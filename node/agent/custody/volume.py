@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from node.agent.custody import config, ltx, marker
@@ -110,3 +110,23 @@ def is_empty(volume: Volume) -> bool:
 def existing(volume: Volume, databases: Iterable[str]) -> tuple[str, ...]:
     """Those of the declared files that are there and not of zero bytes."""
     return tuple(db for db in databases if size_bytes(volume, db))
+
+
+def flush(volume: Volume, databases: Iterable[str]) -> None:
+    """Put a volume at rest on its disk: a power cut from here on takes nothing back. Raises OSError."""
+    for db in databases:
+        for name in (db, f"{db}-wal"):
+            with suppress(FileNotFoundError), _opened(volume.data, name) as (folder, last):
+                _fsync(last, os.O_NOFOLLOW | os.O_NONBLOCK, folder)
+                _fsync(".", os.O_DIRECTORY, folder)
+        if txid := newest_raw(volume, db):
+            _fsync(str(raw_file(volume, db, txid)), os.O_NOFOLLOW)
+            _fsync(str(raw_folder(volume, db)), os.O_DIRECTORY)
+
+
+def _fsync(path: str, flags: int, folder: int | None = None) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags, dir_fd=folder)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
