@@ -42,9 +42,9 @@ def packed(folder: Path) -> Iterator[Packed]:
     root = _root(folder)
     with tempfile.TemporaryDirectory(prefix="fleet-app-") as work:
         vendor = _vendor(root, Path(work))
-        members = list(_members(root, root))
+        members = list(_bounded(_members(root, root), folder))
         if vendor is not None:
-            members += [(f"vendor/{name}", path) for name, path in _members(vendor, vendor)]
+            members += [(f"vendor/{name}", path) for name, path in _bounded(_members(vendor, vendor), vendor)]
         archive = Path(work, "app.tar.gz")
         with archive.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as zipped:
             _write(zipped, sorted(members))
@@ -70,24 +70,38 @@ def _members(root: Path, folder: Path) -> Iterator[tuple[str, Path]]:
         entries = sorted(os.scandir(folder), key=lambda e: e.name)
     except OSError as e:
         raise CliError(f"--app: cannot read {folder}: {e.strerror}", USAGE) from None
-    total = 0
     for entry in entries:
         path = Path(entry.path)
         name = str(path.relative_to(root))
         if entry.name in SKIP or (folder == root and entry.name == "vendor" and (root / "requirements.lock").exists()):
             continue
-        if entry.is_symlink() and not path.resolve().is_relative_to(root):
-            raise CliError(f"--app: {name} is a link that leaves the folder ({path.readlink()}); copy the file", USAGE)
+        if entry.is_symlink():
+            _check_link(root, path, name)
         if entry.is_dir(follow_symlinks=False):
             yield from _members(root, path)
         elif entry.is_symlink() or entry.is_file():
             if not os.access(path, os.R_OK) and not entry.is_symlink():
                 raise CliError(f"--app: cannot read {name}", USAGE)
-            total += entry.stat(follow_symlinks=False).st_size
-            _bound(total, root)
             yield name, path
         else:
             raise CliError(f"--app: {name} is neither a file, a folder nor a link", USAGE)
+
+
+def _check_link(root: Path, path: Path, name: str) -> None:
+    target = path.readlink()
+    if not path.resolve().is_relative_to(root):
+        raise CliError(f"--app: {name} is a link that leaves the folder ({target}); copy the file", USAGE)
+    if target.is_absolute():
+        raise CliError(f"--app: {name} is a link by an absolute path ({target}); make it a relative one", USAGE)
+
+
+def _bounded(members: Iterator[tuple[str, Path]], folder: Path) -> Iterator[tuple[str, Path]]:
+    """The same, until it is more than fits: nothing that large is packed first."""
+    total = 0
+    for name, path in members:
+        total += path.lstat().st_size
+        _bound(total, folder)
+        yield name, path
 
 
 def _bound(size_bytes: int, folder: Path) -> None:
@@ -103,6 +117,8 @@ def _write(out: gzip.GzipFile, members: list[tuple[str, Path]]) -> None:
             info = tar.gettarinfo(path, name)
             info.uid = info.gid = info.mtime = 0
             info.uname = info.gname = ""
+            if info.islnk():  # a second name of a file is a file: how it lies on this disk must not change the archive
+                info.type, info.linkname, info.size = tarfile.REGTYPE, "", path.lstat().st_size
             info.mode = 0o755 if info.mode & 0o100 else 0o644
             if info.isreg():
                 try:

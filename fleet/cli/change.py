@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,29 @@ def read_spec(source: str) -> dict[str, Any]:
         raise CliError(f"-f: {source} is not YAML: {e}", USAGE) from None
     if not isinstance(value, dict) or not all(isinstance(k, str) for k in value):
         raise CliError(f"-f: {source} is not a spec: a mapping of names to values is needed", USAGE)
+    if (odd := _not_json(value, "")) is not None:
+        raise CliError(f"-f: {source}: {odd}", USAGE)
     return value
+
+
+def _not_json(value: Any, path: str) -> str | None:
+    """What YAML can say and JSON can't, by its path; None if there is nothing."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            where = f"{path}.{key}".strip(".")
+            if not isinstance(key, str):
+                return f"{where}: the name {key!r} is not text; quote it"
+            if (odd := _not_json(inner, where)) is not None:
+                return odd
+        return None
+    if isinstance(value, list):
+        found = (_not_json(inner, f"{path}.{n}") for n, inner in enumerate(value))
+        return next((odd for odd in found if odd is not None), None)
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{path}: {value} is not a number that can be sent"
+    if value is not None and not isinstance(value, str | int | float | bool):
+        return f"{path}: {value} is a {type(value).__name__}; quote it if text is meant"
+    return None
 
 
 def secret_values(options: tuple[str, ...]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import ssl
 import tomllib
 from collections.abc import Iterator
@@ -45,7 +46,9 @@ def find_target(config: Path | None) -> Target:
 
     state = setting("state_dir")
     token = setting("token") or setting("token_readonly") or _kept_token((Path(state),) if state else STATE_FOLDERS)
-    return Target(setting("controller") or DEFAULT_CONTROLLER, token.split(",")[0].strip(), setting("tls_ca"))
+    return Target(
+        setting("controller") or DEFAULT_CONTROLLER, re.split(r"[,\s]+", token.strip(", "))[0], setting("tls_ca")
+    )
 
 
 def _kept_token(folders: tuple[Path, ...]) -> str:
@@ -61,14 +64,19 @@ class Client:
     """One connection, made anew when it was closed. Raises CliError with what the API said."""
 
     def __init__(self, target: Target) -> None:
-        parts = urlsplit(target.url)
+        try:
+            parts = urlsplit(target.url)
+            port = parts.port
+        except ValueError as e:
+            raise CliError(f"FLEET_CONTROLLER is not a URL: {target.url}: {e}", USAGE) from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise CliError(f"FLEET_CONTROLLER is not a URL: {target.url}", USAGE)
+            raise CliError(f"FLEET_CONTROLLER is not a URL like http://127.0.0.1:7070: {target.url}", USAGE)
+        self.target = target
         self._url = target.url
         self._token = target.token
         self._base = parts.path.rstrip("/")
-        self._host, self._port = parts.hostname, parts.port
-        self._tls = ssl.create_default_context(cafile=target.ca) if parts.scheme == "https" else None
+        self._host, self._port = parts.hostname, port
+        self._tls = _trust(target.ca) if parts.scheme == "https" else None
         self._connection: http.client.HTTPConnection | None = None
 
     def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
@@ -104,7 +112,7 @@ class Client:
     ) -> http.client.HTTPResponse:
         """One request; the answer is open for reading, of whatever status. `body`: JSON value, or an open file."""
         given = {k: v for k, v in (query or {}).items() if v is not None}
-        where = f"{self._base}{path}" + (f"?{urlencode(given)}" if given else "")
+        where = f"{self._base}{path}" + (f"?{urlencode(given, doseq=True)}" if given else "")
         every = {"Authorization": f"Bearer {self._token}", "Accept": "application/json", **(headers or {})}
         data: Any = body
         if body is not None and not hasattr(body, "read"):
@@ -155,6 +163,13 @@ class Client:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _trust(ca: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as e:
+        raise CliError(f"FLEET_TLS_CA: cannot use {ca}: {e}", USAGE) from None
 
 
 def tenant_path(tenant: str, *rest: str) -> str:

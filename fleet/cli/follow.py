@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from fleet.cli.client import Client, tenant_path
-from fleet.cli.errors import FAILED, UNKNOWN, CliError
+from fleet.cli.errors import FAILED, MISSING, UNAVAILABLE, UNKNOWN, CliError
 from fleet.cli.output import talk
 
 POLL_S = 0.3
@@ -67,10 +67,23 @@ def wait(client: Client, view: dict[str, Any], timeout_s: float, quiet: bool) ->
                     _problem(view, "outcome_unknown"),
                 )
             time.sleep(POLL_S)
-            view = client.call("GET", tenant_path(view["tenant"]))
+            view = _look(client, view)
     finally:
         progress.end()
     return judge(view)
+
+
+def _look(client: Client, view: dict[str, Any]) -> dict[str, Any]:
+    """The tenant now; what it was, while the controller is away: it may be restarting. One that is gone was purged."""
+    try:
+        found: dict[str, Any] = client.call("GET", tenant_path(view["tenant"]))
+    except CliError as e:
+        if e.code == MISSING and view["want"] == "purged":
+            return {**view, "state": "purged", "observed_generation": view["generation"]}
+        if e.code == UNAVAILABLE:
+            return view
+        raise
+    return found
 
 
 def judge(view: dict[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def worker(context: Context, tenant: str) -> Client:
             f"{tenant} is {view['state']}: it has no address; bring it up with 'fleet up {tenant}'", UNAVAILABLE
         )
     token = context.client.call("GET", tenant_path(tenant, "token"))["token"] if _asks(view) else ""
-    return Client(Target(view["url"].rstrip("/"), token or ""))
+    return Client(Target(view["url"].rstrip("/"), token or "", context.client.target.ca))
 
 
 def _asks(view: dict[str, Any]) -> bool:

@@ -25,8 +25,7 @@ def every(client: Client, selector: tuple[str, ...] = ()) -> list[dict[str, Any]
     found: list[dict[str, Any]] = []
     cursor = None
     while True:
-        label = ",".join(selector) or None
-        page = client.call("GET", "/v1/tenants", query={"label": label, "limit": 500, "cursor": cursor})
+        page = client.call("GET", "/v1/tenants", query={"label": selector or None, "limit": 500, "cursor": cursor})
         found += page["tenants"]
         cursor = page["cursor"]
         if cursor is None:
