@@ -231,6 +231,7 @@ async def serve(settings: Settings) -> int:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await machine.node.close()
+        machine.custody.close()
         await link.close()
     return 0
 

@@ -23,6 +23,10 @@ from node.bucket.errors import BucketError
 log = structlog.get_logger()
 
 
+# What another node may not suffer from.
+GIVES_UP = frozenset({"disk_full", "no_quota", "volume_damaged"})
+
+
 class Tenant:
     """Owns the tenant's walk. Everything here runs on the agent's event loop; one step at a time."""
 
@@ -190,20 +194,23 @@ class Tenant:
             await self.walk.detach()
             self.actual = replace(self.actual, claimed=False, held=False, worker="", blocked_generation=want.generation)
             self._say("lost" if isinstance(e, Lost) else "damaged", e.reason, str(e), observed=want.generation)
-        except Refused as e:
+        except (Refused, RuntimeFailed) as e:
+            if e.reason in GIVES_UP and await self._gave_up(e.reason, str(e)):
+                self._failed(want, "failed", e.reason, str(e))
+                return
             if not e.retryable:
                 self.actual = replace(self.actual, blocked_generation=want.generation)
             state = e.reason if e.reason in ("lost", "damaged") else "failed"
             self._failed(want, state, e.reason, str(e))
         except Unconfirmed as e:
+            # Each try waits by itself for as long as is sensible: when the bucket is back nobody waits for us.
+            self.actual = replace(self.actual, failures=0)
             self._failed(want, self._board.get(self.name).state, e.reason, str(e))
         except CustodyError as e:
             self._failed(want, "failed", e.reason, str(e))
         except NotHealthy as e:
             self.actual = replace(self.actual, worker="")
             self._failed(want, "failed", "unhealthy", str(e))
-        except RuntimeFailed as e:
-            self._failed(want, "failed", e.reason, str(e))
         except BadApp as e:
             self._failed(want, "failed", "bad_app", str(e))
         except BucketError as e:
@@ -211,6 +218,18 @@ class Tenant:
         except Exception as e:
             log.exception("step failed", tenant=self.name, step=step)
             self._failed(want, "failed", "internal", f"{self.name}: {type(e).__name__}: {e}")
+
+    async def _gave_up(self, reason: str, message: str) -> bool:
+        """Give the tenant up if it was claimed and nothing of it runs yet: a node that has room may take it."""
+        if self.actual.held or self.walk.claim is None:
+            return False
+        try:
+            await self.walk.give_up(reason, message)
+        except (CustodyError, BucketError) as e:
+            log.warning("not given up", tenant=self.name, error=str(e))
+            return False
+        self.actual = replace(self.actual, claimed=False)
+        return True
 
     def _failed(self, want: Assignment, state: str, reason: str, message: str) -> None:
         self.actual = failed(self.actual, asyncio.get_running_loop().time())
@@ -270,6 +289,7 @@ class Tenant:
         self._settle_later(claim)
 
     async def _start_worker(self, want: Assignment) -> None:
+        await self.walk.respec(want)
         await self.walk.start(want, self._session())
         await self.walk.route(want)
         self.actual = replace(self.actual, worker=fingerprint(want.spec, want.restarts), settled=want.generation)
@@ -298,7 +318,8 @@ class Tenant:
             self._report_up(want, rolled_back=True, reason="rolled_back", message=f"went back to the spec before: {e}")
 
     async def _down(self, *, purge: bool, generation: int | None) -> None:
-        self._say("stopping", message="")
+        if self._board.get(self.name).state != "stopping":  # else it was tried before: why it is not done stays said
+            self._say("stopping", message="")
         await self.walk.unroute("stopping")
         await self.walk.drain()
         await self._drop_settling()
@@ -314,6 +335,7 @@ class Tenant:
     async def _observe(self, want: Assignment) -> None:
         """A generation that needed no other step (labels, retention, access; down already): it is in force."""
         if want.want == "up":
+            await self.walk.respec(want)
             await self.walk.route(want)
             self._report_up(want)
             await self._record(want)

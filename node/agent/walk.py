@@ -93,6 +93,18 @@ class Walk:
                 retryable=True,
             )
 
+    async def respec(self, want: Assignment) -> None:
+        """Another rpo or retention takes effect: the sidecar is restarted with it; the worker is not touched."""
+        if self.claim is not None:
+            await self.parts.custody.respec(want)
+
+    async def give_up(self, reason: str, message: str) -> None:
+        """This node cannot go on with a tenant that it claimed: another may."""
+        claim = self.claim
+        if claim is not None:
+            await self.parts.custody.give_up(claim, reason=reason, message=message)
+            await self.detach()
+
     async def stream(self, claim: Claim) -> None:
         """Start the sidecar."""
         with self._timed("sidecar"):

@@ -26,7 +26,7 @@ class Bounds:
     poll_s: float = 5.0  # a sidecar says where it is
     durable_s: float = 30.0  # one caller of /durable waits
     settle_s: float = 300.0  # without progress of a first snapshot
-    confirm_s: float = 60.0  # the last bytes of a release
+    confirm_s: float = 10.0  # the last bytes of a release, until it says so; it is tried again and again
     stop_s: float = 40.0  # a sidecar's SIGTERM; its own last sync may take 30
     restore_s: float = 3600.0  # one file's restore
 

@@ -203,11 +203,12 @@ async def mark_down(ctx: Context, t: HeldTenant, why: str, instead: Sources) -> 
         what = ", ".join(f"{db} up to transaction {int(txid, 16)}" for db, txid in sorted(files.items()))
         message = (
             f"{name}: its newest state cannot be restored: {why}. What can be: {what} of epoch {epoch};"
-            " to accept that loss: restore with accept_data_loss"
+            f" to accept that loss: fleet restore {name} --accept-data-loss"
         )
         error: Lost | Damaged = Damaged(name, message, instead=Restorable(of_tenant, epoch, at, files))
     else:
-        message = f"{name}: none of its data can be restored: {why}; to start it empty: restore with accept_data_loss"
+        how = f"to start it empty: fleet restore {name} --accept-data-loss"
+        message = f"{name}: none of its data can be restored: {why}; {how}"
         error = Lost(name, message)
     await write_owner(ctx, t, state=reason, reason=reason, message=message)
     return error
