@@ -99,9 +99,9 @@ OwnerState = Literal["claimed", "running", "released", "hibernated", "lost", "da
 class Owner(Record):
     """`owners/<t>.json`: who holds a tenant. Changed only by compare-and-swap. Never deleted.
 
-    `data_epoch` is the newest epoch whose first snapshot is confirmed, 0 for none. `positions` is each file's txid that is
-    known to be in the bucket: written when the epoch's data is confirmed, a bound that a later cut must reach, and at a
-    release, when a volume must be exactly there to go on with the same epoch after its machine went down.
+    `data_epoch` is the newest epoch whose first snapshot is confirmed, 0 for none. `positions` is each file's txid
+    that is known to be in the bucket: written when the epoch's data is confirmed, a bound that a later cut must reach,
+    and at a release, when a volume must be exactly there to go on with the same epoch after its machine went down.
     `restore_id` is the last restore request that was carried out.
     """
 
