@@ -265,6 +265,7 @@ class Tenant:
     async def _up(self, want: Assignment) -> None:
         self._say("claiming", message="")
         await self.walk.unroute("claiming")
+        await self.walk.stop_worker()  # of a walk that failed half-way
         self.actual = replace(self.actual, claimed=True, held=False, worker="")
         claim = await self.walk.attach(want, self._progress)
         self.actual = replace(self.actual, restore_id=want.restore.id if want.restore else None)
