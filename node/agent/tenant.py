@@ -137,7 +137,7 @@ class Tenant:
             held=True,
             worker=fingerprint(want.spec, want.restarts) if worker is not None else "",
             settled=want.generation if worker is not None else 0,
-            restore_id=want.restore.id if want.restore is not None else None,
+            restore_id=self._parts.custody.restored(self.name),
         )
         self._board.update(self.name, epoch=claim.epoch, data_epoch=claim.data_epoch)
         if worker is not None:
@@ -246,7 +246,7 @@ class Tenant:
             case "restart":
                 await self._restart(want)
             case "restore":
-                if self.actual.held:
+                if self.actual.claimed:
                     await self._down(purge=False, generation=None)
                 await self._up(want)
             case "down":
@@ -266,7 +266,7 @@ class Tenant:
         self._say("claiming", message="")
         await self.walk.unroute("claiming")
         await self.walk.stop_worker()  # of a walk that failed half-way
-        self.actual = replace(self.actual, claimed=True, held=False, worker="")
+        self.actual = replace(self.actual, claimed=True, held=False, worker="", gone=False)
         claim = await self.walk.attach(want, self._progress)
         self.actual = replace(self.actual, restore_id=want.restore.id if want.restore else None)
         self._board.update(self.name, epoch=claim.epoch, data_epoch=claim.data_epoch, restore_id=claim.restore_id)

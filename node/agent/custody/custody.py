@@ -199,6 +199,11 @@ class Custody:
         await sidecar.reconfigure(self._ctx, held, self._limits)
         return True
 
+    def restored(self, tenant: str) -> str | None:
+        """The id of the last restore that the tenant's record says was carried out."""
+        held = self._held.get(tenant)
+        return held.owner.record.restore_id if held else None
+
     def held(self) -> tuple[Claim, ...]:
         """Every claim that this object holds."""
         return tuple(h.claim for h in self._held.values())
