@@ -94,7 +94,7 @@ class MachineUnderTest:
                 "GUARD_CONFIG": json.dumps(config),
                 "TEST_PID": str(os.getpid()),
                 "STAND_IN_DIR": str(self.agent_dir),
-                "STAND_IN_RUN": str(self.run),
+                "STAND_IN_RUN": str(config["run"]),
                 "STAND_IN_GUARD": json.dumps(["-m", "tests.integration.guard.guard_process", "heir"]),
                 "PYTHONPATH": str(HERE.parents[2]),
             },
@@ -148,15 +148,18 @@ class MachineUnderTest:
         return freezer.is_frozen(self.cage)
 
     def kill_everything(self) -> None:
-        """Agents and guards of this machine, as a power cut would."""
-        for _ in range(100):
-            pids = [p for p in (self.agent_pid(), self.guard_pid()) if p is not None]
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            if not pids:
+        """Agents and guards of this run folder, as a power cut would; also one that is only about to take its lock."""
+        clean = 0
+        for _ in range(200):
+            pids = _told_of(f"STAND_IN_RUN={self.run}")
+            for number in (signal.SIGSTOP, signal.SIGKILL):
+                for pid in pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, number)
+            clean = 0 if pids else clean + 1
+            if clean == 2:
                 return
-            time.sleep(0.05)
+            time.sleep(0.02)
         raise AssertionError("something raises the dead")
 
     def end(self) -> None:
@@ -165,6 +168,17 @@ class MachineUnderTest:
             process.kill()
         self.kill_everything()
         self.store.close()
+
+
+def _told_of(setting: str) -> list[int]:
+    """Every living process that has this in its environment, zombies aside."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if setting.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+    return found
 
 
 @pytest.fixture
