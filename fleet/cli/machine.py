@@ -22,36 +22,40 @@ def settings_of(context: Context, **overrides: Any) -> Any:
         raise CliError(str(e), USAGE) from None
 
 
+def _options(command: Any) -> Any:
+    """What `serve` and `node` take."""
+    state = "What is kept here. [/var/lib/fleet]"
+    command = click.option("--insecure", is_flag=True, default=None, help="Listen beyond loopback without TLS.")(
+        command
+    )
+    return click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help=state)(command)
+
+
+def _run(program: str, context: Context, state_dir: Path | None, insecure: bool | None) -> None:
+    from fleet import serve as programs
+
+    try:
+        getattr(programs, program)(settings_of(context, state_dir=state_dir, insecure=insecure))
+    except programs.ServeError as e:
+        raise CliError(str(e), FAILED) from None
+
+
 @click.command()
-@click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="What is kept here. [/var/lib/fleet]")
-@click.option("--insecure", is_flag=True, default=None, help="Listen beyond loopback without TLS.")
+@_options
 @common
 @click.pass_obj
 def serve(context: Context, /, state_dir: Path | None, insecure: bool | None) -> None:
     """Run everything on this machine: store (if none is set), controller and node."""
-    from fleet.serve import ServeError
-    from fleet.serve import serve as run
-
-    try:
-        run(settings_of(context, state_dir=state_dir, insecure=insecure))
-    except ServeError as e:
-        raise CliError(str(e), FAILED) from None
+    _run("serve", context, state_dir, insecure)
 
 
 @click.command()
-@click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="What is kept here. [/var/lib/fleet]")
-@click.option("--insecure", is_flag=True, default=None, help="Listen beyond loopback without TLS.")
+@_options
 @common
 @click.pass_obj
 def node(context: Context, /, state_dir: Path | None, insecure: bool | None) -> None:
     """Run this machine as a node of the fleet whose bucket is set."""
-    from fleet.serve import ServeError
-    from fleet.serve import node as run
-
-    try:
-        run(settings_of(context, state_dir=state_dir, insecure=insecure))
-    except ServeError as e:
-        raise CliError(str(e), FAILED) from None
+    _run("node", context, state_dir, insecure)
 
 
 @click.command()
