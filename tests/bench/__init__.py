@@ -1,4 +1,4 @@
-"""Measurements: one module a subject, each with `run() -> Iterable[Figure]`.
+"""Measurements: one module a subject, each with `run(*, quick) -> Iterable[Figure]`.
 
-Run by `./tests/run bench [-o FILE] [NAME...]`.
+Run by `./tests/run bench [-o FILE] [--quick] [NAME...]`.
 """

@@ -27,6 +27,7 @@ def main() -> int:
     """Measure; 0 when everything could be measured, whether or not its bound is kept."""
     parser = argparse.ArgumentParser(prog="tests/run bench", description=__doc__)
     parser.add_argument("-o", "--output", type=Path, help="write the figures as JSON too")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller data: to see that it works")
     known = subjects()
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(known))
     options = parser.parse_args()
@@ -37,7 +38,7 @@ def main() -> int:
     for name in options.names or known:
         print(f"== {name}", flush=True)
         try:
-            for figure in importlib.import_module(f"tests.bench.{name}").run():
+            for figure in importlib.import_module(f"tests.bench.{name}").run(quick=options.quick):
                 print(figure.line(), flush=True)
                 figures.append({"subject": name, **figure.as_json()})
         except Exception:  # noqa: BLE001 - the others are still worth measuring
