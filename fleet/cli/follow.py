@@ -46,7 +46,7 @@ class Progress:
 def finished(view: dict[str, Any]) -> bool:
     """Whether the operation that `generation` stands for has come to its end, good or bad."""
     if view["observed_generation"] < view["generation"]:
-        return view["state"] in ("lost", "damaged")
+        return False  # what is shown is how the one before ended
     return view["state"] in DONE[view["want"]] or view["state"] in BROKEN
 
 
