@@ -32,12 +32,12 @@ class Ledger:
         words = ("--app", str(APP), "--db", FILE, "--rpo", rpo, "--memory", "128m", "--disk", "64m", *more)
         return dict(self.box.json("up", self.tenant, *words))
 
-    def post(self, *, filling: int = 0, timeout_s: float = _ASK_S) -> int:
+    def post(self, *, filling: int = 0, durable: str = "yes", timeout_s: float = _ASK_S) -> int:
         """Write one row; answers the status, 0 for no answer at all."""
         ident = uuid.uuid4().hex
         with self._lock:
             self.sent.append(ident)
-        url = f"{self.box.gateway}/t/{self.tenant}/rows?id={ident}&filling={filling}"
+        url = f"{self.box.gateway}/t/{self.tenant}/rows?id={ident}&filling={filling}&durable={durable}"
         try:
             status, _ = self.box.request("POST", url, timeout_s=timeout_s)
         except OSError:

@@ -23,13 +23,15 @@ db.execute("CREATE TABLE IF NOT EXISTS rows (n INTEGER PRIMARY KEY, id TEXT NOT 
 
 
 async def post_row(request: Request) -> JSONResponse:
-    """`POST /rows?id=ID&filling=BYTES`: one more row."""
+    """`POST /rows?id=ID&filling=BYTES`: one more row. With `&durable=no` the answer does not wait, and is a 202."""
     ident, filling = request.query_params["id"], int(request.query_params.get("filling", "0"))
     try:
         with db:
             db.execute("INSERT INTO rows (id, filling) VALUES (?, zeroblob(?))", (ident, filling))
     except (apsw.FullError, apsw.IOError, apsw.ReadOnlyError) as e:
         raise Problem(507, "no-space", f"not stored: {type(e).__name__}: {e}", retryable=True) from e
+    if request.query_params.get("durable") == "no":
+        return JSONResponse({"id": ident}, 202)
     await durable()
     return JSONResponse({"id": ident})
 
