@@ -127,11 +127,12 @@ def run(settings: Settings, *, heir: bool) -> int:
     """Guard this machine until told to leave; answers the exit code (2: the bucket is another fleet's)."""
     from node.agent.custody.fleetfile import AnotherFleet
     from node.agent.custody.guard import main
+    from node.bucket.errors import Unsupported
 
     settings.runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     _come_first()
     try:
         return asyncio.run(main(lambda: compose(settings), settings.runtime_dir, heir=heir))
-    except AnotherFleet as e:
+    except (AnotherFleet, Unsupported) as e:
         sys.stderr.write(f"fleet: {e}\n")
         return 2

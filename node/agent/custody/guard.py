@@ -29,7 +29,7 @@ from node.agent.custody.sessionfile import Pending, Saved
 from node.agent.custody.standin import StandIn
 from node.agent.custody.threads import in_thread
 from node.agent.ports import Freezer
-from node.bucket.errors import BucketError, Conflict
+from node.bucket.errors import BucketError, Conflict, Unsupported
 from node.bucket.records import Lease
 from node.bucket.store import Store
 
@@ -94,7 +94,7 @@ class Guard:
         )
 
     async def run(self) -> None:
-        """Guard until asked to leave. Raises fleetfile.AnotherFleet if the bucket is not this machine's fleet's."""
+        """Guard until asked to leave. Raises fleetfile.AnotherFleet or Unsupported if the bucket cannot be used."""
         self._resume()
         self._apply()
         await self._link.start()
@@ -223,12 +223,12 @@ class Guard:
                 else:
                     await self._renew()
                 self._troubles = 0
-            except fleetfile.AnotherFleet as e:
+            except (fleetfile.AnotherFleet, Unsupported) as e:
                 if self._session.state == "starting":
                     self._refused = e
                     self._changed.set()
                     return
-                log.warning("fleet.another", error=str(e))
+                log.warning("bucket.unfit", error=str(e))
                 await asyncio.sleep(self._session.ttl_s)
             except BucketError as e:
                 self._troubles += 1

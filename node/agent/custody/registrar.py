@@ -20,6 +20,7 @@ from node.agent.custody.threads import in_thread
 from node.bucket import cas, keys
 from node.bucket.cas import Held
 from node.bucket.errors import BucketError, Conflict
+from node.bucket.probe import probe
 from node.bucket.records import Fleet, Lease
 from node.bucket.store import Store
 
@@ -53,6 +54,7 @@ class Registrar:
         self._key = keys.node(machine.node)
         self._renewals = 0
         self._mode: Mode | None = None
+        self._probed = False
 
     def _store(self) -> Store:
         with self._opening:
@@ -63,9 +65,12 @@ class Registrar:
     async def plan(self, session: Session) -> Plan:
         """The lease of the session after the last that was ever written here; nothing is written yet but `fleet.json`.
 
-        Waits where another machine that was given this one's name may be alive. Raises fleetfile.AnotherFleet, and the
-        store's errors.
+        Waits where another machine that was given this one's name may be alive. Raises fleetfile.AnotherFleet,
+        Unsupported (a store that ownership cannot rest on), and the store's other errors.
         """
+        if not self._probed:
+            await in_thread(lambda: probe(self._store()))
+            self._probed = True
         held, known = await in_thread(
             lambda: fleetfile.establish(self._store(), self._state_dir, self._machine.node, self._founding)
         )
