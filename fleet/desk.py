@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fleet.bucket import Bucket, translated
 from fleet.core import change
 from fleet.core.change import Refused
-from fleet.errors import Conflict, FleetError, Invalid, NotFound, OutcomeUnknown, Stale
+from fleet.errors import Conflict, FleetError, Invalid, NotFound, OutcomeUnknown, Stale, Unavailable
 from fleet.events import Events
 from fleet.vault import Vault
 from fleet.world import World
@@ -72,11 +72,19 @@ class Desk:
         self._apps: set[str] = set()
 
     def find(self, tenant: str) -> Spec:
-        """A tenant's spec. Raises NotFound."""
+        """A tenant's spec. Raises NotFound; Unavailable before everything is known."""
         spec = self._world.specs.get(tenant)
+        if spec is None:
+            self.all_known(tenant)
         if spec is None or gone(spec):
             raise not_found(tenant)
         return spec
+
+    def all_known(self, tenant: str | None = None) -> None:
+        """What was not read yet must not be taken for what is not there. Raises Unavailable."""
+        if not self._world.loaded:
+            why = self._bucket.error or "it is being read; ask again in a moment"
+            raise Unavailable(f"the bucket was not read yet: {why}", tenant=tenant)
 
     async def put(
         self, tenant: str, spec: TenantSpec, secrets: dict[str, str], access: str, expect: Expect = ANY

@@ -131,9 +131,6 @@ class Observer:
         running = self._operations.get(spec.tenant)
         if running is None or self.observed(spec.tenant) < running.generation:
             return
-        seen = self._world.evidence(spec.tenant)
-        if seen.report is not None and seen.report.rolled_back and spec.previous is not None:
-            return  # the roll-back is about to be written: that ends it
         del self._operations[spec.tenant]
         self._finish(running, "failed" if now.state in ("failed", "lost", "damaged") else "done")
 

@@ -67,6 +67,7 @@ async def list_tenants(
     cursor: Annotated[str | None, Query(description="From the page before.")] = None,
 ) -> TenantList:
     """Tenants by name, those with all of these labels."""
+    p.desk.all_known()
     wanted = [item.partition("=")[::2] for item in label or ()]
     after = _after(cursor)
     found: list[TenantView] = []
@@ -197,12 +198,7 @@ async def _answer(p: Parts, changed: Changed, response: Response, wait: str) -> 
 def finished(p: Parts, tenant: str, generation: int) -> bool:
     """Whether this generation was carried out, given up or replaced."""
     spec = p.world.specs[tenant]
-    if spec.generation > generation:
-        return True
-    report = p.world.evidence(tenant).report
-    if report is not None and report.rolled_back and spec.previous is not None:
-        return False  # the roll-back is written next
-    return p.observer.observed(tenant) >= generation
+    return spec.generation > generation or p.observer.observed(tenant) >= generation
 
 
 def _headers(response: Response, etag: str) -> None:

@@ -101,7 +101,7 @@ def up(
             raise CliError(f"{tenant} is not known: give --app or --image", USAGE)
         wanted = change.merge(stored, given, None)
     if app is not None:
-        wanted = change.with_log({**wanted, "app": _upload(context, app), "image": None})
+        wanted = change.with_log({**wanted, "app": _upload(context, app, send=not dry_run), "image": None})
     body = {"spec": wanted, "secrets": change.secret_values(secret)}
     headers = {"If-Match": etag} if etag else {}
     if dry_run:
@@ -135,12 +135,15 @@ def _folder_of(wanted: dict[str, Any], source: str) -> Path | None:
     return (Path.cwd() if source == "-" else Path(source).parent) / app
 
 
-def _upload(context: Context, folder: Path) -> str:
+def _upload(context: Context, folder: Path, *, send: bool) -> str:
+    """Pack a folder, and send it unless this is only a trial; answers its SHA-256."""
     from fleet.cli.apppack import packed
     from fleet.cli.output import size
 
     with packed(folder) as app:
         context.talk(f"app {app.sha256[:12]}: {app.files} files, {size(app.size_bytes)}")
+        if not send:
+            return app.sha256
         with app.path.open("rb") as f:
             headers = {"Content-Type": "application/gzip", "Content-Length": str(app.size_bytes)}
             context.client.call("PUT", f"/v1/apps/{app.sha256}", f, headers=headers, timeout_s=600)

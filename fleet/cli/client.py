@@ -45,9 +45,11 @@ def find_target(config: Path | None) -> Target:
         return (",".join(value) if isinstance(value, list) else str(value)) if value else None
 
     state = setting("state_dir")
-    token = setting("token") or setting("token_readonly") or _kept_token((Path(state),) if state else STATE_FOLDERS)
+    token = setting("token") or _kept_token((Path(state),) if state else STATE_FOLDERS) or setting("token_readonly")
     return Target(
-        setting("controller") or DEFAULT_CONTROLLER, re.split(r"[,\s]+", token.strip(", "))[0], setting("tls_ca")
+        setting("controller") or DEFAULT_CONTROLLER,
+        re.split(r"[,\s]+", (token or "").strip(", "))[0],
+        setting("tls_ca"),
     )
 
 

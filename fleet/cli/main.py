@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,10 @@ COMMANDS = {
     "signal": "runs",
     "cancel": "runs",
 }
+
+
+class _NobodyReads(Exception):
+    """Standard output was closed by who reads it."""
 
 
 @dataclass
@@ -74,6 +79,15 @@ class Lazy(click.Group):
         module = importlib.import_module(f"fleet.cli.{COMMANDS[name]}")
         command: click.Command = getattr(module, name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. A reader that has seen enough (`| head`) is no failure, which click would make of it."""
+        try:
+            value = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise _NobodyReads from None
+        return value
 
 
 def common(command: Any) -> Any:
@@ -134,7 +148,8 @@ def run() -> None:
         if context.debug:
             raise
         _fail(context, e)
-    except BrokenPipeError:
+    except _NobodyReads:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered goes nowhere, without a word
         sys.exit(0)
     except Exception as e:
         if context.debug:

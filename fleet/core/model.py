@@ -150,14 +150,16 @@ def _recorded(owner: Owner, is_: Is) -> Evidence:
 def observed(spec: Spec, seen: Evidence, owner: Owner | None) -> int:
     """The last generation carried out or given up. `down` of a tenant that nobody has is carried out by itself.
 
-    The owner record is ahead of the server's start, so it counts only where no node is to report.
+    The owner record is ahead of the server's start, so it counts only where no node is to report. A spec that its node
+    gave up for the one before is not carried out before the roll-back is written: nobody may take it for done.
     """
     if spec.want == "down" and seen.hold in ("none", "over"):
         return spec.generation
     if spec.want == "purged" and (spec.purge_after is None or tombstoned(seen)):
         return spec.generation
     if seen.report is not None:
-        return min(seen.report.observed_generation, spec.generation)
+        undoing = seen.report.rolled_back and spec.previous is not None
+        return min(seen.report.observed_generation, spec.generation - undoing)
     if owner is not None and owner.state in ("hibernated", "lost", "damaged"):
         return min(owner.observed_generation, spec.generation)
     return 0

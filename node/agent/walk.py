@@ -138,15 +138,15 @@ class Walk:
         self.started_at = time.monotonic()
         self.address = f"{container.address}:{want.spec.port}"
         with self._timed("healthy"):
-            await self._healthy(want)
+            await self._healthy(want, name)
 
-    async def _healthy(self, want: Assignment) -> None:
+    async def _healthy(self, want: Assignment, name: str) -> None:
         wrong = await wait_healthy(
             self.address, want.spec.health, timeout_s=HEALTHY_S, alive=lambda: not self._ended.is_set()
         )
         if wrong:
-            lines = await asyncio.to_thread(self.last_lines)
-            await asyncio.to_thread(self.parts.runtime.stop, self.worker, STOP_S)
+            lines = await asyncio.to_thread(self._last_lines, name)  # one that ended is no longer `worker`
+            await asyncio.to_thread(self.parts.runtime.stop, name, STOP_S)
             self.worker = ""
             tail = f"; its last lines:\n{lines}" if lines else "; it logged nothing"
             raise NotHealthy(f"the server of {self.tenant} did not get healthy: {wrong}{tail}")
@@ -158,10 +158,13 @@ class Walk:
         home = secretfiles.folder(self.parts.runtime_dir, self.tenant)
         return home if home.is_dir() else None
 
-    def last_lines(self) -> str:
-        """The end of the worker's log, for an error."""
-        lines = self.parts.runtime.logs(self.worker, tail=LOG_LINES, since=None, follow=False)
-        return "\n".join(line.decode(errors="replace").rstrip() for line in lines)[-4000:]
+    def _last_lines(self, name: str) -> str:
+        """The end of a worker's log, for an error that is worth more than the one of reading it."""
+        try:
+            lines = self.parts.runtime.logs(name, tail=LOG_LINES, since=None, follow=False)
+            return "\n".join(line.decode(errors="replace").rstrip() for line in lines)[-4000:]
+        except RuntimeFailed as e:
+            return f"(its log cannot be read: {e})"
 
     async def route(self, want: Assignment) -> None:
         """Send requests to the worker."""

@@ -173,6 +173,15 @@ def test_an_owner_record_does_not_say_that_the_server_is_up():
     assert observed(spec(), evidence("acme", unreported), unreported.owners["acme"]) == 0
 
 
+def test_what_a_node_gave_up_for_the_spec_before_is_not_carried_out_until_that_is_written():
+    is_ = world([N1], [owner()], [("n1", report(observed=2, rolled_back=True))])
+    seen = evidence("acme", is_)
+    pending = spec(generation=2, previous=spec().spec)
+    assert observed(pending, seen, is_.owners["acme"]) == 1
+    written = spec(generation=3, rolled_back=2)
+    assert observed(written, seen, is_.owners["acme"]) == 2
+
+
 def test_ten_thousand_tenants_with_nothing_to_do_cost_little():
     machines = [machine(f"n{i}") for i in range(100)]
     should = {f"t{i}": spec(f"t{i}", proven=1) for i in range(10_000)}
