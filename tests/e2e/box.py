@@ -216,6 +216,8 @@ class Box:
 
     def token(self) -> str:
         """The fleet's token."""
+        if "FLEET_TOKEN" in self.env:
+            return self.env["FLEET_TOKEN"]
         return (self.state / "token").read_text().strip()
 
     def request(
