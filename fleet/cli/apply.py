@@ -110,7 +110,9 @@ def up(
         return
     query = {} if no_wait else {"wait": FIRST_WAIT}
     view = client.call("PUT", tenant_path(tenant), body, query=query, headers=headers)
-    for line in _lines(view["changes"]):
+    # Of a new tenant what was asked for is news; its defaults are in `status` and in --dry-run.
+    news = [c for c in view["changes"] if stored is not None or c["path"].partition(".")[0] in wanted]
+    for line in _lines(news):
         context.talk(f"{tenant}: {line}")
     end(context, [view], no_wait)
 
