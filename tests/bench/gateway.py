@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import docker
 import httpx
 
 from node.agent.gateway.config import GatewayConfig
@@ -23,6 +22,7 @@ from node.agent.ports import Route
 from node.agent.runtime.gateway_container import GatewayContainer
 from tests.bench.figures import Figure, quantile
 from tests.integration.gateway.parts import UID, free_port
+from tests.testbed.engine import running_engine
 
 ROUNDS = 5
 CONNECTIONS = 16
@@ -97,14 +97,16 @@ def gateway(upstream: str) -> Iterator[str]:
     parent = Path(tempfile.mkdtemp(prefix="gateway-bench-"))
     parent.chmod(0o755)
     folder, port = parent / "g", free_port()
-    client = docker.from_env()
-    process = GatewayContainer(client, f"bench-{uuid.uuid4().hex[:8]}", "fleet/gateway:latest", folder, UID)
-    front = HaproxyGateway(GatewayConfig(f"127.0.0.1:{port}", "fleet.test"), process, folder, UID)
-    try:
-        front.ensure()
-        front.route("acme", Route(httpx.URL(upstream).netloc.decode()))
-        yield f"http://127.0.0.1:{port}/t/acme/"
-    finally:
-        process.stop()
-        client.close()
-        shutil.rmtree(parent)
+    with running_engine() as engine:
+        engine.build_images()
+        client = engine.client()
+        process = GatewayContainer(client, f"bench-{uuid.uuid4().hex[:8]}", "fleet/gateway:latest", folder, UID)
+        front = HaproxyGateway(GatewayConfig(f"127.0.0.1:{port}", "fleet.test"), process, folder, UID)
+        try:
+            front.ensure()
+            front.route("acme", Route(httpx.URL(upstream).netloc.decode()))
+            yield f"http://127.0.0.1:{port}/t/acme/"
+        finally:
+            process.stop()
+            client.close()
+            shutil.rmtree(parent)

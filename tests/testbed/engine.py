@@ -24,7 +24,7 @@ from tests.testbed.stores import cache
 SLOTS = 4
 BRIDGE = "10.213.0.1/24"
 POOL = "base=10.214.0.0/16,size=24"
-CGROUP = "/fleet-tests"
+CGROUP = "/tests-engine"
 _REPOSITORY = Path(__file__).parents[2]
 
 

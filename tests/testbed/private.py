@@ -20,6 +20,8 @@ VARIABLE = "TESTS_PRIVATE"
 _UNSHARE = ("unshare", "--pid", "--mount", "--ipc", "--fork", "--mount-proc", "--kill-child")
 # An engine that finds the host's containerd would share it, and with it its containers.
 _HIDDEN = ("/run/containerd", "/run/docker")
+# Nothing in here talks to the machine's engine by chance: where none is named, none answers.
+_NO_ENGINE = "unix:///run/docker/none.sock"
 
 
 def inside() -> bool:
@@ -70,7 +72,8 @@ def first(command: list[str]) -> int:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0711", "tests", folder], check=True)
     script = 'ip link set lo up && exec "$@"'
     running = subprocess.Popen(
-        ["unshare", "--net", "--", "sh", "-c", script, "sh", *command], env={**os.environ, VARIABLE: "1"}
+        ["unshare", "--net", "--", "sh", "-c", script, "sh", *command],
+        env={**os.environ, VARIABLE: "1", "DOCKER_HOST": _NO_ENGINE},
     )
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: running.terminate())

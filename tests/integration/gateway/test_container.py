@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import docker
-import docker.errors
 import httpx
 import pytest
 
@@ -23,16 +22,8 @@ IMAGE = "fleet/gateway:latest"
 
 
 @pytest.fixture
-def client() -> Iterator[docker.DockerClient]:
-    try:
-        client = docker.from_env()
-        client.images.get(IMAGE)
-    except docker.errors.ImageNotFound:
-        pytest.skip(f"no image {IMAGE}: images/build gateway")
-    except docker.errors.DockerException as e:
-        pytest.skip(f"no engine: {e}")
-    yield client
-    client.close()
+def client(images: str, docker_client: docker.DockerClient) -> docker.DockerClient:
+    return docker_client
 
 
 @pytest.fixture
