@@ -24,7 +24,6 @@ from tests.testbed.stores import cache
 SLOTS = 4
 BRIDGE = "10.213.0.1/24"
 POOL = "base=10.214.0.0/16,size=24"
-CGROUP = "/tests-engine"
 _REPOSITORY = Path(__file__).parents[2]
 
 
@@ -126,8 +125,22 @@ def running_engine() -> Iterator[Engine]:
         finally:
             engine.resume()
             engine.stop()
+            _remove_cgroups(_cgroup(data))
             # What containers on the host's network leave mounted; the folder could not be deleted.
             subprocess.run(["umount", "--quiet", f"{folder}/exec/netns/default"], check=False)
+
+
+def _cgroup(data: Path) -> str:
+    return f"tests-{data.name}"
+
+
+def _remove_cgroups(name: str) -> None:
+    """What containers that were killed left: empty groups, under every controller with version 1 of cgroups."""
+    root = Path("/sys/fs/cgroup")
+    for top in (root / name, *root.glob(f"*/{name}")):
+        for folder, _, _ in os.walk(top, topdown=False):
+            with suppress(OSError):
+                Path(folder).rmdir()
 
 
 def _folder() -> tempfile.TemporaryDirectory[str]:
@@ -146,7 +159,7 @@ def _engine(data: Path, folder: Path) -> Engine:
             f"--host=unix://{socket}",
             f"--bip={BRIDGE}",
             f"--default-address-pool={POOL}",
-            f"--cgroup-parent={CGROUP}",
+            f"--cgroup-parent=/{_cgroup(data)}",
             # The other driver asks systemd, which does not know the processes of another namespace.
             "--exec-opt=native.cgroupdriver=cgroupfs",
             "--storage-driver=overlay2",
