@@ -68,7 +68,7 @@ async def write_session(ctx: Context, tenant: str, found: Held[Owner]) -> Held[O
 
 async def _held(ctx: Context, a: Assignment, held: Held[Owner], vol: Volume, uid: int) -> HeldTenant:
     claim = take.claim_of(a, held.record, "adopted", held.record.epoch, "adopted")
-    t = HeldTenant(claim, held, {}, volume=vol, uid=uid)
+    t = HeldTenant(claim, held, {}, volume=vol, uid=uid, ready=True)
     if not claim.settled:
         lineage = await ctx.on_store(cas.read, ctx.store, keys.lineage(a.tenant, claim.epoch), Lineage)
         if lineage is not None:

@@ -13,6 +13,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import structlog
+
 from node.agent.custody import adopt as adopting
 from node.agent.custody import durable as acknowledging
 from node.agent.custody import look, sidecar, supervise, take
@@ -40,6 +42,8 @@ from node.agent.ports import Container, Runtime, Volumes
 from node.api import Assignment, Points
 from node.bucket.errors import BucketError
 from node.bucket.store import Store
+
+log = structlog.get_logger()
 
 
 class Custody:
@@ -79,7 +83,12 @@ class Custody:
                 raise Refused(a.tenant, message, reason="held", retryable=True)
             return held.claim
         self.forget(a.tenant)
-        self._held[a.tenant] = taken = await take.take(self._ctx, a)
+        taken = await take.take(self._ctx, a)
+        if taken.claim.session != self._ctx.me.session:
+            # What it claimed may be another's already: nothing starts, and the next try claims it anew.
+            message = f"{a.tenant}: this node's session ended while it was claimed; it is claimed again"
+            raise Refused(a.tenant, message, reason="no_session", retryable=True)
+        self._held[a.tenant] = taken
         return taken.claim
 
     async def prepare(self, claim: Claim, uid: int, disk_bytes: int, progress: Progress) -> Prepared:
@@ -99,7 +108,25 @@ class Custody:
         held = self._get(claim.tenant)
         if held.volume is None:
             raise Refused(claim.tenant, f"{claim.tenant}: prepare it first", reason="unprepared", retryable=True)
+        await self._take_back(held)
         await sidecar.start(self._ctx, held, held.volume, uid)
+
+    async def resume(self, tenant: str) -> None:
+        """Before the worker of a held tenant starts: after a release that did not come to its end, the record is made
+        to say again that it is held, and the sidecar runs. Nothing to do otherwise.
+
+        Raises OwnedElsewhere, Unconfirmed (what that release wrote may yet land), SidecarFailed, Refused.
+        """
+        held = self._get(tenant)
+        await self._take_back(held)
+        if held.sidecar is None and held.volume is not None and held.uid is not None:
+            await sidecar.start(self._ctx, held, held.volume, held.uid)
+
+    async def _take_back(self, held: HeldTenant) -> None:
+        if held.pending is not None:
+            await write_owner(self._ctx, held, state="running" if held.claim.settled else "claimed")
+        if held.sidecar is None and held.volume is not None:
+            await restoring.reopen(self._ctx, held.volume)
 
     async def settle(self, claim: Claim, progress: Progress | None = None) -> Settled:
         """Wait until every file is confirmed in this epoch's prefix; then marker, then CAS `data_epoch`, running.
@@ -129,7 +156,7 @@ class Custody:
         """Give the tenant up cleanly. The worker is stopped before. Confirms the last byte of every file, stops the
         sidecar, records positions, CAS.
 
-        Raises Unconfirmed with how much is not in the bucket; then the sidecar still runs and it may be repeated.
+        Raises Unconfirmed with how much is not in the bucket; then it may be repeated, or taken back by `resume`.
         A tenant that is not held here: its record is marked if it is free, else OwnedElsewhere; nothing without one.
         """
         held = self._held.get(tenant)
@@ -143,6 +170,11 @@ class Custody:
             self.forget(tenant)
             raise
         self.forget(tenant)
+
+    async def abandoned(self, tenant: str) -> bool:
+        """Whether a tenant that is not held here is this node's all the same, by its record and its volume: claim and
+        stream it before it is released, as its last bytes may be nowhere else. Raises the store's errors."""
+        return tenant not in self._held and await releasing.abandoned(self._ctx, tenant)
 
     async def adopt(self, a: Assignment, containers: Sequence[Container], uid: int) -> Claim | None:
         """After an agent's restart, or in a new session of this machine: go on with a tenant that runs here.
@@ -236,8 +268,11 @@ class Custody:
         looking: dict[str, asyncio.Task[None]] = {}
 
         async def ask(held: HeldTenant) -> None:
-            for event in await supervise.look(self._ctx, held, self._limits):
-                events.put_nowait(event)
+            try:
+                for event in await supervise.look(self._ctx, held, self._limits):
+                    events.put_nowait(event)
+            except Exception:
+                log.exception("a look at a sidecar failed", tenant=held.tenant)
 
         try:
             while True:

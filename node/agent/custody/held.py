@@ -52,6 +52,7 @@ class HeldTenant:
     accept_loss: bool = False
     lineage: Held[Lineage] | None = None
     pending: Owner | None = None
+    ready: bool = False  # its volume is this claim's: nobody may clear it any more
     record_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     sidecar_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 

@@ -28,6 +28,7 @@ def purge(store: Store, tenant: str, epoch: int) -> tuple[int, bool]:
         for _ in range(_BATCHES):
             _still(store, tenant, lambda owner: owner.state == "purged" and owner.epoch == epoch)
             batch = [entry.key for entry in islice(store.list(prefix, limit=_BATCH), _BATCH)]
+            batch = [key for key in batch if key < f"{prefix}{_past(prefix, epoch)}"]
             if not batch:
                 break
             store.delete(batch)
@@ -35,6 +36,11 @@ def purge(store: Store, tenant: str, epoch: int) -> tuple[int, bool]:
         else:
             return deleted, False
     return deleted, True
+
+
+def _past(prefix: str, epoch: int) -> str:
+    """What sorts behind all of an epoch and those before it: a tenant that is born again meanwhile keeps its own."""
+    return f"e{epoch + 1:08x}" if prefix.startswith("data/") else f"{epoch + 1:08x}"
 
 
 def collect(store: Store, tenant: str, epoch: int, retention_s: float, now: float) -> int:

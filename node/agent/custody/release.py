@@ -23,7 +23,7 @@ _RETRY_S = 0.1
 
 
 async def release(ctx: Context, t: HeldTenant, to: To, generation: int | None) -> None:
-    """Release a tenant whose worker is stopped. Raises Unconfirmed, with the sidecar still running; OwnedElsewhere."""
+    """Release a tenant whose worker is stopped. Raises Unconfirmed, with nothing dropped; OwnedElsewhere."""
     vol = t.volume
     if vol is None:
         await _record(ctx, t, to, generation, t.owner.record.data_epoch, dict(t.owner.record.positions))
@@ -126,6 +126,17 @@ async def _in_bucket(ctx: Context, t: HeldTenant, vol: Volume, local: dict[str, 
     except BucketError as e:
         raise Unconfirmed(t.tenant, f"{t.tenant}: not released: whether its last byte is there is unknown: {e}") from e
     return all(p is Position.EQUAL for p in where.values())
+
+
+async def abandoned(ctx: Context, tenant: str) -> bool:
+    """Whether a tenant that is not held has its volume here and a record that says that this node runs it.
+
+    An agent and its containers died: the volume may have the only copy of its last bytes. Raises the store's errors.
+    """
+    if await ctx.on_engine(ctx.volumes.find, tenant) is None:
+        return False
+    found = await ctx.on_store(cas.read, ctx.store, keys.owner(tenant), Owner)
+    return found is not None and found.record.state in {"claimed", "running"} and _free(ctx.me, found.record, None)
 
 
 async def release_unheld(ctx: Context, tenant: str, to: To, generation: int | None) -> None:

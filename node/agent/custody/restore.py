@@ -45,10 +45,11 @@ class _Unreadable(Exception):
 
 
 async def prepare(ctx: Context, t: HeldTenant, uid: int, disk_bytes: int, progress: Progress) -> Prepared:
-    """The volume of a claim; one that streams already is ready. Raises Lost, Damaged, Refused, Unconfirmed,
-    OwnedElsewhere."""
-    if t.sidecar is not None:
-        return Prepared(t.claim, t.sidecar.spec.volume)
+    """The volume of a claim, made once: a repeat finds it as it is, with all that a worker wrote meanwhile.
+
+    Raises Lost, Damaged, Refused, Unconfirmed, OwnedElsewhere."""
+    if t.ready and t.volume is not None:
+        return Prepared(t.claim, t.volume)
     started = ctx.monotonic()
     me, name = ctx.me, t.tenant
     aside: Path | None = None
@@ -64,6 +65,7 @@ async def prepare(ctx: Context, t: HeldTenant, uid: int, disk_bytes: int, progre
         began = ctx.monotonic()
         size = await _restore_all(ctx, t, vol, uid, progress)
         phases.append(Phase(name="restore", duration_s=ctx.monotonic() - began, size_bytes=size))
+    t.ready = True
     warnings = (f"an earlier volume was set aside at {aside}",) if aside else ()
     return Prepared(t.claim, vol, tuple(phases), size, aside, warnings)
 
@@ -88,6 +90,13 @@ def _mark(t: HeldTenant, me: Me, vol: Volume) -> None:
             t.tenant, me.node, 0, t.claim.epoch, me.boot_id, "born" if t.claim.kind == "born" else "restored"
         )
     marker.write(vol.marker, found.running(me.boot_id))
+
+
+async def reopen(ctx: Context, vol: Volume) -> None:
+    """A volume that was about to be at rest runs again: its marker says so before anything does."""
+    found = await ctx.on_engine(marker.read, vol.marker)
+    if found is not None and found.released:
+        await ctx.on_engine(marker.write, vol.marker, found.running(ctx.me.boot_id))
 
 
 async def _restore_all(ctx: Context, t: HeldTenant, vol: Volume, uid: int, progress: Progress) -> int:

@@ -82,21 +82,23 @@ class Rounds(Generic[T]):
         if future is not None:
             self.flying_since = self._clock()
             self._task = asyncio.get_running_loop().create_task(self._run(future))
+            # Not in `_run` itself: a task that is cancelled before its first step never enters it.
+            self._task.add_done_callback(lambda _: self._landed(future))
 
     async def _run(self, future: asyncio.Future[T]) -> None:
         try:
             result = await self._work()
             if not future.done():
                 future.set_result(result)
-        except asyncio.CancelledError:
-            _fail(future, ConnectionAbortedError("the round was abandoned"))
         except Exception as e:  # noqa: BLE001 - whatever it was belongs to those who wait
             _fail(future, e)
-        finally:
-            self.flying_since = None
-            self._state = step(self._state, Event.LANDED)
-            if self._state is State.FLYING:
-                self._fly()
+
+    def _landed(self, future: asyncio.Future[T]) -> None:
+        _fail(future, ConnectionAbortedError("the round was abandoned"))
+        self.flying_since = None
+        self._state = step(self._state, Event.LANDED)
+        if self._state is State.FLYING:
+            self._fly()
 
 
 def _fail(future: asyncio.Future[T], error: Exception) -> None:

@@ -141,7 +141,11 @@ async def restart(ctx: Context, t: HeldTenant, limits: watchdog.Limits) -> bool:
         sidecar.watch = watchdog.restarted(sidecar.watch, ctx.monotonic(), limits)
         await engine(ctx, t.tenant, lambda: ctx.runtime.kill(sidecar.name))
         sidecar.name = await engine(ctx, t.tenant, lambda: ctx.runtime.create(sidecar.spec))
-        await engine(ctx, t.tenant, lambda: ctx.runtime.start(sidecar.name))
+        if t.sidecar is sidecar:
+            await engine(ctx, t.tenant, lambda: ctx.runtime.start(sidecar.name))
+        if t.sidecar is not sidecar:  # the tenant was dropped meanwhile, and what ran of it killed: so is this
+            await engine(ctx, t.tenant, lambda: ctx.runtime.remove(sidecar.name))
+            return False
         return True
 
 
@@ -158,9 +162,10 @@ async def stop(ctx: Context, t: HeldTenant) -> None:
         sidecar = t.sidecar
         if sidecar is None:
             return
-        detach(t)
+        _abandon(t, sidecar, "stopped")
         await engine(ctx, t.tenant, lambda: ctx.runtime.stop(sidecar.name, ctx.bounds.stop_s))
         await engine(ctx, t.tenant, lambda: ctx.runtime.remove(sidecar.name))
+        detach(t)  # not before: an engine that did not do it is asked again
 
 
 async def kill(ctx: Context, t: HeldTenant) -> None:
@@ -168,8 +173,8 @@ async def kill(ctx: Context, t: HeldTenant) -> None:
     async with t.sidecar_lock:
         sidecar = t.sidecar
         if sidecar is not None:
-            detach(t)
             await engine(ctx, t.tenant, lambda: ctx.runtime.remove(sidecar.name))
+            detach(t)
 
 
 def running(t: HeldTenant) -> Sidecar:

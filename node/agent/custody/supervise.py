@@ -13,7 +13,7 @@ from node.agent.custody.litestream import SocketError
 from node.agent.custody.values import CustodyEvent, FileLag, Replication
 from node.agent.custody.watchdog import Limits, Seen, Verdict
 from node.bucket import cas, keys
-from node.bucket.errors import BucketError
+from node.bucket.errors import BadRecord, BucketError
 from node.bucket.records import Owner
 
 LEAST_BEHIND_S = 60.0
@@ -137,7 +137,10 @@ async def ousted(ctx: Context, tenants: Callable[[], Iterable[HeldTenant]]) -> l
     for t in list(tenants()):
         if entries.get(keys.owner(t.tenant)) == t.owner.etag:
             continue
-        found = await ctx.on_store(cas.read, ctx.store, keys.owner(t.tenant), Owner)
+        try:
+            found = await ctx.on_store(cas.read, ctx.store, keys.owner(t.tenant), Owner)
+        except BadRecord:
+            continue  # nothing is known of this one; the others' records are looked at all the same
         if found is not None and names(ctx.me, found.record, t.claim.epoch):
             continue  # a write of our own since the LIST
         if t in tenants():

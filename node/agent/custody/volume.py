@@ -100,11 +100,13 @@ def size_bytes(volume: Volume, db: str) -> int | None:
 
 
 def is_empty(volume: Volume) -> bool:
-    """Whether nothing was ever written under `data`."""
+    """Whether nothing was ever written under `data`. What cannot be read is not known to be empty."""
     try:
         return not any(True for _ in os.scandir(volume.data))
-    except OSError:
+    except FileNotFoundError:
         return True
+    except OSError:
+        return False
 
 
 def existing(volume: Volume, databases: Iterable[str]) -> tuple[str, ...]:

@@ -112,3 +112,18 @@ def test_rounds_of_a_sidecar_that_is_gone_are_abandoned_and_new_ones_begin() -> 
         assert await again == 3
 
     run(test)
+
+
+def test_a_round_that_was_abandoned_before_its_first_step_does_not_stand_in_the_way_of_the_next() -> None:
+    async def test(work: Work, rounds: Rounds[int]) -> None:
+        first = rounds.join()
+        rounds.abandon(RuntimeError("gone"))  # its task has not run yet
+        await breathe()
+        with pytest.raises(ConnectionAbortedError):
+            first.result()
+        later = rounds.join()
+        await breathe()
+        work.open[0].set_result(1)
+        assert await asyncio.wait_for(later, 5) == 1
+
+    run(test)

@@ -90,3 +90,11 @@ def test_a_marker_that_cannot_be_read_says_nothing(vol: Volume) -> None:
     for file in vol.marker.iterdir():
         file.write_text("{broken")
     assert marker.read(vol.marker) is None
+
+
+def test_a_volume_that_cannot_be_read_is_not_taken_for_an_empty_one(vol: Volume) -> None:
+    assert volume.is_empty(vol)
+    vol.data.rmdir()
+    assert volume.is_empty(vol)
+    vol.data.write_text("no folder")
+    assert not volume.is_empty(vol)
