@@ -57,7 +57,7 @@ def open_database(name: str) -> apsw.Connection:
 
 
 def commits() -> int:
-    """How many commits connections of `open_database` have made in this process."""
+    """How many commits connections of `open_database` have begun in this process: each is done a little later."""
     return _commits
 
 

@@ -16,7 +16,6 @@ from typing import Final
 
 import apsw
 
-from node.workflow import database
 from node.workflow.alarm import Alarm
 from node.workflow.define import Workflow
 from node.workflow.ends import Ends
@@ -59,7 +58,7 @@ class Executive:
         self.writer = Writer(path, synchronous, checkpoint, self._acknowledged)
         self.gate = Gate(durable, lambda: self.writer.commits, self.stats)
         self.ends = Ends(self.gate)
-        self._effects = Gate(effects_durable or durable, database.commits, self.stats)
+        self._effects = Gate(effects_durable or durable, lambda: self._pool.marks, self.stats)
         self._pool = Pool(
             self._deliver, self._effects, self.stats, self.now_ms, max_activities=max_activities, threads=threads
         )

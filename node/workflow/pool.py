@@ -44,6 +44,7 @@ class Pool:
         self._queue: deque[tuple[Loaded, int]] = deque()
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._open = True
+        self.marks = 0  # how many activities have ended with commits of their own
 
     @property
     def queued(self) -> int:
@@ -111,7 +112,10 @@ class Pool:
         commits_before = database.commits()
         draft = await attempt(loaded.row.id, loaded.row.name, step, self._threads, self._now_ms)
         if draft.kind == Kind.ACTIVITY_COMPLETED and database.commits() != commits_before:
-            await self._effects.wait(database.commits())  # a result must not outlive what it stands for
+            # A result must not outlive what it stands for. The mark is set now that the commits are done: they are
+            # counted as they begin, and a confirmation in between would not have seen them.
+            self.marks += 1
+            await self._effects.wait(self.marks)
         if step_id in loaded.in_flight:
             retried = draft.kind == Kind.ATTEMPT_FAILED
             self._stats.steps += not retried

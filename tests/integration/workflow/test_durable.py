@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import apsw
 import pytest
 
-from node.workflow import Context, Engine, activity, configure, errors, open_database, workflow
+from node.workflow import Context, Engine, activity, configure, database, errors, open_database, workflow
 from node.workflow import gate as gate_module
 from tests.integration.workflow.served import Durable, run, served, until
 
@@ -245,4 +246,57 @@ def test_a_result_is_recorded_only_when_what_its_activity_wrote_is_durable(path:
     try:
         run(main)
     finally:
+        configure()
+
+
+def test_a_confirmation_while_a_commit_is_under_way_does_not_count_for_it(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(folder=tmp_path)
+    begun, go = threading.Event(), threading.Event()
+    count = database._count
+
+    def slow_commit() -> bool:
+        counted = count()
+        if threading.current_thread() is slow_thread[0]:
+            begun.set()
+            go.wait(30)
+        return counted
+
+    monkeypatch.setattr(database, "_count", slow_commit)
+    slow_thread: list[threading.Thread] = [threading.main_thread()]
+
+    @activity
+    def write(name: str) -> None:
+        if name == "slow.db":
+            slow_thread[0] = threading.current_thread()
+        db = open_database(name)
+        db.execute("CREATE TABLE t (n)")
+        db.close()
+        effects.append(1)
+
+    @workflow
+    async def writer(ctx: Context, name: str) -> None:
+        await ctx.run(write, name)
+
+    async def main() -> None:
+        durable = Durable()
+        durable.open()
+        async with served(path, writer, effects_durable=durable) as engine:
+            await engine.start("writer", "slow.db", "slow")
+            await until(begun.is_set)
+            await engine.start("writer", "quick.db", "quick")
+            assert (await engine.result("quick")).state == "completed"  # confirmed while the other commit is under way
+            durable.shut()
+            asked = durable.calls
+            go.set()
+            await until(lambda: len(effects) == 2 and durable.calls > asked)
+            assert in_the_file(path, "activity_completed") == 1
+            durable.open()
+            assert (await engine.result("slow")).state == "completed"
+
+    try:
+        run(main)
+    finally:
+        go.set()
         configure()
