@@ -7,10 +7,12 @@ node's own check, as a process of its own: the controller's side knows no engine
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from fleet.tokens import environment
@@ -46,13 +48,18 @@ def examine(settings: Settings) -> list[Finding]:
 
 def _token(settings: Settings) -> Iterator[Finding]:
     kept = settings.state_dir / "token"
-    if settings.token or kept.exists():
+    if settings.token or _is_there(kept):
         yield Finding("token", True, "set" if settings.token else f"kept in {kept}")
     else:
         yield Finding(
             "token", False, "FLEET_TOKEN is not set and none is kept",
             "run 'fleet serve' once, which makes one, or set FLEET_TOKEN to the fleet's",
         )  # fmt: skip
+
+
+def _is_there(path: Path) -> bool:
+    """Whether this user can see it: a state folder is for root alone."""
+    return os.access(path, os.F_OK)
 
 
 def _bucket(settings: Settings) -> Iterator[Finding]:
@@ -117,9 +124,15 @@ def _fleet(settings: Settings, store: S3Store) -> Finding:
     except BucketError as e:
         return Finding("fleet", False, f"cannot read {keys.FLEET}: {e}", "try again")
     kept = settings.state_dir / "fleet.json"
-    mine = json.loads(kept.read_text()).get("id") if kept.exists() else None
-    if mine is None:
-        return Finding("fleet", True, "this state folder belongs to no fleet yet")
+    if not _is_there(kept):
+        return Finding("fleet", True, "this state folder belongs to no fleet yet, as far as this user can see")
+    try:
+        mine = json.loads(kept.read_text())["id"]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        return Finding(
+            "fleet", False, f"{kept} cannot be read: {e}",
+            "run this as root; if it is damaged: it says id (as the bucket's fleet.json does), node and machine",
+        )  # fmt: skip
     if held is None or held.record.id != mine:
         there = "no fleet yet" if held is None else f"fleet {held.record.id}"
         return Finding(

@@ -9,7 +9,7 @@ import click
 
 from fleet.cli.errors import FAILED, USAGE, CliError
 from fleet.cli.main import Context, common
-from fleet.cli.output import show_json
+from fleet.cli.output import show_json, talk
 
 
 def settings_of(context: Context, **overrides: Any) -> Any:
@@ -76,4 +76,5 @@ def doctor(context: Context, /, state_dir: Path | None) -> None:
                 print(f"     fix: {f.fix}")
     bad = [f.name for f in findings if not f.ok]
     if bad:
-        raise CliError(f"{len(bad)} of {len(findings)} checks failed: {', '.join(bad)}", FAILED)
+        talk(f"Error: {len(bad)} of {len(findings)} checks failed: {', '.join(bad)}")
+        raise SystemExit(FAILED)  # the findings are the document: no second one follows them

@@ -15,6 +15,8 @@ from node.agent.runtime.docker import DockerRuntime
 
 IMAGES = ("worker", "sidecar", "gateway")
 OLDEST_ENGINE = (20, 10)
+# An engine that takes longer to say what it is hangs.
+ENGINE_S = 10
 # A disk with less than both of these is full for our purposes.
 LOW_FREE_RATIO = 0.05
 LOW_FREE_BYTES = 1 << 30
@@ -36,7 +38,7 @@ def examine(state: Path, image_prefix: str, engine: str | None = None) -> list[F
 
 
 def _engine(image_prefix: str, engine: str | None) -> Iterator[Finding]:
-    runtime = DockerRuntime("doctor", image_prefix=image_prefix, engine=engine)
+    runtime = DockerRuntime("doctor", image_prefix=image_prefix, engine=engine, answer_s=ENGINE_S)
     try:
         info = runtime.info()
         missing = [name for name in IMAGES if not runtime.image_exists(f"{image_prefix}/{name}:latest")]

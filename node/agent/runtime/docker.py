@@ -30,13 +30,17 @@ _DEATH_PATIENCE_S = 10.0
 
 class DockerRuntime:
     """Implements node.agent.ports.Runtime. `fleet` names this node's containers, networks and cgroup: one per state
-    folder. `engine` is a DOCKER_HOST; None reads the environment. Nothing is asked of the engine before it is needed.
+    folder. `engine` is a DOCKER_HOST; None reads the environment. Nothing is asked of the engine before it is needed;
+    it has `answer_s` for each answer.
     """
 
-    def __init__(self, fleet: str, *, image_prefix: str = "fleet", engine: str | None = None) -> None:
+    def __init__(
+        self, fleet: str, *, image_prefix: str = "fleet", engine: str | None = None, answer_s: int = _CALL_TIMEOUT_S
+    ) -> None:
         self.fleet = fleet
         self.sidecar_image = f"{image_prefix}/sidecar:latest"
         self._engine = engine
+        self._answer_s = answer_s
         self._lock = threading.Lock()
         self._client: docker.APIClient | None = None
         self._cgroups: cgroup.Cgroups | None = None
@@ -350,7 +354,7 @@ class DockerRuntime:
             if self._client is None:
                 address = self._engine or os.environ.get("DOCKER_HOST")
                 self._client = docker.APIClient(
-                    base_url=address, version="auto", timeout=_CALL_TIMEOUT_S, max_pool_size=_POOL
+                    base_url=address, version="auto", timeout=self._answer_s, max_pool_size=_POOL
                 )
             return self._client
 
