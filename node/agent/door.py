@@ -24,6 +24,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 BODY_LIMIT_BYTES = 64 << 10
+# What one tenant can make the agent keep: whoever is behind the socket is not to be trusted.
+CONNECTIONS = 512
+REQUEST_LIMIT_BYTES = 512 << 10
 
 
 class NotConfirmed(Exception):
@@ -36,11 +39,42 @@ class NotConfirmed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DoorHandlers:
-    """What the door does. `durable` raises NotConfirmed; `wake_at` takes unix seconds or None."""
+    """What the door does. `durable` and `wake_at` (unix seconds or None) raise NotConfirmed."""
 
     durable: Callable[[], Awaitable[None]]
     wake_at: Callable[[float | None], Awaitable[None]]
     identity: Callable[[], dict[str, Any]]
+
+
+class _Bounded(HttpToolsProtocol):
+    """A connection that is cut when there are too many of them, or when its request does not come to an end."""
+
+    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
+        super().__init__(config=config, server_state=server_state, app_state=app_state)
+        self._request_bytes = 0
+        self._refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as the base does
+        self._refused = len(self.connections) >= CONNECTIONS
+        if self._refused:
+            transport.abort()
+        else:
+            super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._refused:
+            super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._request_bytes += len(data)
+        if self._request_bytes > REQUEST_LIMIT_BYTES:
+            self.transport.abort()
+        else:
+            super().data_received(data)
+
+    def on_message_complete(self) -> None:
+        self._request_bytes = 0
+        super().on_message_complete()
 
 
 class Door:
@@ -68,7 +102,7 @@ class Door:
         state = ServerState()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(
-            lambda: HttpToolsProtocol(config=config, server_state=state, app_state={}),
+            lambda: _Bounded(config, state, {}),
             sock=_bind(self._path, self._uid),
         )
 
@@ -89,12 +123,15 @@ class Door:
         await send({"type": "http.response.body", "body": data})
 
     async def _answer(self, method: str, path: str, receive: Any) -> tuple[int, dict[str, Any]]:
+        try:
+            return await self._handle(method, path, receive)
+        except NotConfirmed as e:
+            return 503, _problem(503, e.reason, str(e))
+
+    async def _handle(self, method: str, path: str, receive: Any) -> tuple[int, dict[str, Any]]:
         match method, path:
             case "POST", "/durable":
-                try:
-                    await self._handlers.durable()
-                except NotConfirmed as e:
-                    return 503, _problem(503, e.reason, str(e))
+                await self._handlers.durable()
                 return 200, {"durable": True}
             case "POST", "/wake-at":
                 return await self._wake_at(receive)

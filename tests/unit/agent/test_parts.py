@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import os
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from node.agent import door as door_module
 from node.agent import memory, secretfiles
 from node.agent.apps import Apps, BadApp
 from node.agent.door import Door, DoorHandlers, NotConfirmed
@@ -221,3 +223,72 @@ def test_only_the_tenants_uid_can_open_its_door(tmp_path: Path) -> None:
         return mode
 
     assert asyncio.run(go()) == 0o600
+
+
+def test_a_tenant_cannot_make_the_agent_keep_a_request_without_end(tmp_path: Path) -> None:
+    def pour(path: Path) -> int:
+        sent = 0
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(str(path))
+            s.settimeout(10)
+            try:
+                s.sendall(b"GET /identity HTTP/1.1\r\nX: ")
+                while sent < 64 << 20:
+                    s.sendall(b"x" * 65536)
+                    sent += 65536
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+        return sent
+
+    async def go() -> int:
+        door = Door(tmp_path, os.getuid(), DoorHandlers(confirmed, lambda _: confirmed(), dict))
+        await door.open()
+        sent = await asyncio.to_thread(pour, tmp_path / "agent.sock")
+        await door.close()
+        return sent
+
+    assert asyncio.run(go()) < 8 << 20
+
+
+def test_a_tenant_cannot_take_all_of_the_agents_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door_module, "CONNECTIONS", 3)
+
+    def connect(path: Path) -> tuple[list[bytes], bytes]:
+        sockets = [socket.socket(socket.AF_UNIX) for _ in range(6)]
+        for s in sockets:
+            s.settimeout(10)
+            s.connect(str(path))
+        refused = [s.recv(1) for s in sockets[3:]]
+        for s in sockets:
+            s.close()
+        answer = b""
+        for _ in range(1000):  # until the agent has seen that the others hung up
+            with contextlib.suppress(ConnectionError):
+                answer = answer or ask(path, b"GET /identity HTTP/1.1\r\nHost: n\r\n\r\n")
+        return refused, answer
+
+    async def go() -> tuple[list[bytes], bytes]:
+        door = Door(tmp_path, os.getuid(), DoorHandlers(confirmed, lambda _: confirmed(), dict))
+        await door.open()
+        found = await asyncio.to_thread(connect, tmp_path / "agent.sock")
+        await door.close()
+        return found
+
+    refused, answer = asyncio.run(go())
+    assert refused == [b"", b"", b""]
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+async def foiled(_: float | None) -> None:
+    raise NotConfirmed("acme: another node has it", reason="owned_elsewhere")
+
+
+def test_a_moment_that_was_not_recorded_is_said_to_be_unknown(tmp_path: Path) -> None:
+    async def go() -> bytes:
+        door = Door(tmp_path, os.getuid(), DoorHandlers(confirmed, foiled, dict))
+        await door.open()
+        answer = await asyncio.to_thread(ask, tmp_path / "agent.sock", post("/wake-at", b'{"at": null}'))
+        await door.close()
+        return answer
+
+    assert asyncio.run(go()).startswith(b"HTTP/1.1 503")
