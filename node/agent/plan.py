@@ -60,7 +60,8 @@ def _step(want: Assignment, actual: Actual) -> Step:
             return observed
         return "purge" if actual.claimed else "tombstone"
     if want.want == "down":
-        return "down" if actual.claimed else observed
+        # Also what is not claimed: an agent that died may have left a record that still names this node.
+        return "down" if actual.claimed or actual.settled < want.generation else "idle"
     if actual.blocked_generation == want.generation:
         return "idle"
     if want.restore is not None and want.restore.id != actual.restore_id:

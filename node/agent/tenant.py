@@ -326,12 +326,23 @@ class Tenant:
         await self._drop_settling()
         self.actual = replace(self.actual, worker="")
         await self.walk.stop_worker()
-        await self.walk.release(purge=purge, generation=generation)
+        if self.want is not None and not purge:
+            self._board.update(self.name, epoch=await self.walk.take_back(self.want, self._progress))
+        await self._release(purge=purge, generation=generation)
         self.actual = replace(self.actual, claimed=False, held=False, gone=purge, blocked_generation=0)
         if generation is not None:
             self.actual = replace(self.actual, settled=generation)
         self._board.update(self.name, address="", behind=False, lag_s=None, progress=None)
         self._say("purged" if purge else "released", observed=generation)
+
+    async def _release(self, *, purge: bool, generation: int | None) -> None:
+        held = self.walk.claim is not None
+        try:
+            await self.walk.release(purge=purge, generation=generation)
+        except OwnedElsewhere:
+            if held or purge:
+                raise
+            # Another node has it: nothing of it is here to be given up.
 
     async def _observe(self, want: Assignment) -> None:
         """A generation that needed no other step (labels, retention, access; down already): it is in force."""

@@ -68,8 +68,11 @@ class Walk:
 
     async def attach(self, want: Assignment, progress: Progress) -> Claim:
         """Claim the tenant and make its volume ready."""
-        self.phases = []
         await self._check_image(want)
+        return await self._hold(want, progress)
+
+    async def _hold(self, want: Assignment, progress: Progress) -> Claim:
+        self.phases = []
         with self._timed("claim"):
             claim = self.claim = await self.parts.custody.claim(want)
         self._uid = await self.user(want)
@@ -196,6 +199,24 @@ class Walk:
         """Confirm the last byte, stop the sidecar, give the record up. Raises Unconfirmed: nothing is lost then."""
         await self.parts.custody.release(self.tenant, to="purged" if purge else "released", generation=generation)
         await self.detach()
+
+    async def take_back(self, want: Assignment, progress: Progress) -> int:
+        """Hold again, without its worker, what an agent that died left unreleased: so its last byte is confirmed.
+
+        Answers the tenant's epoch if it is this node's, else 0.
+        """
+        if self.claim is not None:
+            return self.claim.epoch
+        epoch, unreleased = await self.parts.custody.left(self.tenant)
+        if not unreleased:
+            return epoch
+        try:
+            claim = await self._hold(want, progress)
+            await self.stream(claim)
+        except BaseException:
+            await self.detach()  # half held would look like nothing to confirm: the next try begins anew
+            raise
+        return claim.epoch
 
     async def detach(self) -> None:
         """Forget what this node keeps of a tenant that it no longer holds, but never its volume."""

@@ -171,10 +171,11 @@ class Custody:
             raise
         self.forget(tenant)
 
-    async def abandoned(self, tenant: str) -> bool:
-        """Whether a tenant that is not held here is this node's all the same, by its record and its volume: claim and
-        stream it before it is released, as its last bytes may be nowhere else. Raises the store's errors."""
-        return tenant not in self._held and await releasing.abandoned(self._ctx, tenant)
+    async def left(self, tenant: str) -> tuple[int, bool]:
+        """Of a tenant that is not held here: the epoch that its record names this node for (0: it does not), and
+        whether it was never released and its volume is here: then claim and stream it first, as its last bytes may be
+        nowhere else. Raises the store's errors."""
+        return await releasing.left(self._ctx, tenant)
 
     async def adopt(self, a: Assignment, containers: Sequence[Container], uid: int) -> Claim | None:
         """After an agent's restart, or in a new session of this machine: go on with a tenant that runs here.

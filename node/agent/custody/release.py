@@ -128,15 +128,19 @@ async def _in_bucket(ctx: Context, t: HeldTenant, vol: Volume, local: dict[str, 
     return all(p is Position.EQUAL for p in where.values())
 
 
-async def abandoned(ctx: Context, tenant: str) -> bool:
-    """Whether a tenant that is not held has its volume here and a record that says that this node runs it.
+async def left(ctx: Context, tenant: str) -> tuple[int, bool]:
+    """What is left here of a tenant that is not held: the epoch that its record names this node for (0: it does not),
+    and whether its volume is here and was never released.
 
-    An agent and its containers died: the volume may have the only copy of its last bytes. Raises the store's errors.
+    Then an agent and its containers died: the volume may have the only copy of its last bytes. Raises the store's
+    errors.
     """
-    if await ctx.on_engine(ctx.volumes.find, tenant) is None:
-        return False
     found = await ctx.on_store(cas.read, ctx.store, keys.owner(tenant), Owner)
-    return found is not None and found.record.state in {"claimed", "running"} and _free(ctx.me, found.record, None)
+    if found is None or found.record.node != ctx.me.node or not _free(ctx.me, found.record, None):
+        return 0, False
+    unreleased = found.record.state in {"claimed", "running"}
+    volume_here = unreleased and await ctx.on_engine(ctx.volumes.find, tenant) is not None
+    return found.record.epoch, volume_here
 
 
 async def release_unheld(ctx: Context, tenant: str, to: To, generation: int | None) -> None:

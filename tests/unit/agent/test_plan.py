@@ -33,7 +33,7 @@ RUNS = Actual(claimed=True, held=True, worker=fingerprint(SPEC, 0), settled=3)
         (UP.model_copy(update={"want": "down"}), RUNS, "down"),
         (UP.model_copy(update={"want": "down"}), Actual(claimed=True), "down"),
         (UP.model_copy(update={"want": "down"}), Actual(settled=3), "idle"),
-        (UP.model_copy(update={"want": "down"}), Actual(settled=2), "observe"),
+        (UP.model_copy(update={"want": "down"}), Actual(settled=2), "down"),
         (UP.model_copy(update={"want": "purged"}), RUNS, "purge"),
         (UP.model_copy(update={"want": "purged"}), Actual(), "tombstone"),
         (UP.model_copy(update={"want": "purged"}), Actual(gone=True, settled=3), "idle"),
