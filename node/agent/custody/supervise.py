@@ -83,10 +83,22 @@ async def look(ctx: Context, t: HeldTenant, limits: Limits) -> list[CustodyEvent
     found = await replication(ctx, t)
     if t.sidecar is not streaming:
         return []
+    limits = await _limits(ctx, t, streaming, limits, found)
     seen = Seen(ctx.monotonic(), found.files or None, found.lag_s if found.files else None, _call_s(ctx, streaming))
     streaming.watch, verdicts = watchdog.look(streaming.watch, seen, limits, behind_s=behind_s(t.claim.rpo_s))
     acted = [await _act(ctx, t, limits, verdict, found) for verdict in verdicts]
     return [event for event in acted if event]
+
+
+async def _limits(ctx: Context, t: HeldTenant, streaming: Sidecar, limits: Limits, found: Replication) -> Limits:
+    """More patience with a sidecar that lives and has something to upload, by how much that may be."""
+    if (found.files and not found.lag_s) or t.volume is None:
+        return limits
+    try:
+        await asyncio.wait_for(streaming.socket.info(), ctx.bounds.poll_s)
+    except (SocketError, TimeoutError):
+        return limits
+    return limits.uploading(await ctx.on_engine(volume.upload_bytes, t.volume, t.claim.databases))
 
 
 def _call_s(ctx: Context, streaming: Sidecar) -> float | None:

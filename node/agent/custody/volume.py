@@ -99,6 +99,11 @@ def size_bytes(volume: Volume, db: str) -> int | None:
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
+def upload_bytes(volume: Volume, databases: Iterable[str]) -> int:
+    """The most that may be on its way to the bucket at once: every file, and its log."""
+    return sum(size_bytes(volume, name) or 0 for db in databases for name in (db, f"{db}-wal"))
+
+
 def is_empty(volume: Volume) -> bool:
     """Whether nothing was ever written under `data`. What cannot be read is not known to be empty."""
     try:

@@ -8,6 +8,9 @@ from enum import Enum
 
 from node.agent.custody.values import FileLag
 
+# An upload that is slower than this is taken for one that hangs. A first snapshot goes up three times.
+SLOWEST_BYTES_PER_S = 2 << 20
+
 
 class Verdict(Enum):
     """What to do about what was seen."""
@@ -29,6 +32,14 @@ class Limits:
     foreign_s: float = 10.0
     first_wait_s: float = 5.0
     longest_wait_s: float = 600.0
+
+    def uploading(self, size_bytes: int) -> Limits:
+        """The limits of a sidecar that may be uploading so much in one go: meanwhile its position stands, it answers
+        no `/sync`, and whoever restarts it makes it begin again."""
+        more_s = size_bytes / SLOWEST_BYTES_PER_S
+        return replace(
+            self, stuck_s=self.stuck_s + more_s, silent_s=self.silent_s + more_s, call_s=self.call_s + more_s
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from node.agent.custody import watchdog
@@ -42,6 +44,15 @@ def test_what_a_series_of_looks_leads_to(why: str, looks: Looks, expected: list[
 def test_a_confirming_call_that_hangs_restarts_it_though_the_socket_answers() -> None:
     assert run([(5, (5, 5))], call=44) == []
     assert run([(5, (5, 5))], call=45) == [(5, Verdict.RESTART)]
+
+
+def test_a_large_upload_gets_time_in_proportion_before_it_is_taken_for_a_hang() -> None:
+    gib = 1 << 30
+    slow, still = LIMITS.uploading(gib), Seen(500.0, {"app.db": FileLag(9, 5)}, 500.0)
+    watch, _ = watchdog.look(watchdog.start(0.0), replace(still, at=0.0), slow, behind_s=1e9)
+    assert watchdog.look(watch, still, slow, behind_s=1e9)[1] == ()
+    assert watchdog.look(watch, replace(still, at=535.0), slow, behind_s=1e9)[1] == (Verdict.RESTART,)
+    assert watchdog.look(watch, still, LIMITS.uploading(1 << 20), behind_s=1e9)[1] == (Verdict.RESTART,)
 
 
 def test_behind_and_caught_up_are_said_once() -> None:
