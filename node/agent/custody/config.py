@@ -11,6 +11,7 @@ from node.agent.custody.values import Credentials, ReplicaTarget
 FILE = "litestream.yml"
 SOCKET = "ls.sock"
 SOCKET_MODE = 0o600
+NO_CHECKPOINTS = "min-checkpoint-page-count"
 
 
 def data_path(db: str) -> str:
@@ -35,14 +36,21 @@ def sidecar(
     *,
     rpo_s: float,
     retention_s: float,
+    checkpoints: bool = True,
 ) -> bytes:
-    """The configuration of a sidecar. `paths` are each database's key prefix, relative to the fleet's."""
+    """The configuration of a sidecar. `paths` are each database's key prefix, relative to the fleet's.
+
+    Without `checkpoints` what is committed travels and stays in the WAL: on a full disk there is no room to move it to,
+    and Litestream confirms nothing where a checkpoint fails.
+    """
+    never = {} if checkpoints else {NO_CHECKPOINTS: 1 << 30, "checkpoint-interval": "8760h"}
     dbs = [
         {
             "path": data_path(db),
             "meta-path": f"/meta/{meta_name(db)}",
             "monitor-interval": f"{monitor_s(rpo_s)}s",
             "replica": _replica(target, path, credentials),
+            **never,
         }
         for db, path in paths.items()
     ]

@@ -52,6 +52,9 @@ class HeldTenant:
     accept_loss: bool = False
     lineage: Held[Lineage] | None = None
     pending: Owner | None = None
+    # Its disk had no room for a checkpoint; and whether its sidecar is told to make any.
+    full: bool = False
+    checkpoints: bool = True
     ready: bool = False  # its volume is this claim's: nobody may clear it any more
     record_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     sidecar_lock: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -24,11 +24,12 @@ class SocketError(Exception):
 
 
 class SyncFailed(Exception):
-    """`/sync` answered with an error. `absent`: the file does not exist (yet)."""
+    """`/sync` answered with an error. `absent`: the file does not exist (yet). `full`: its disk has no room."""
 
     def __init__(self, message: str, *, absent: bool) -> None:
         super().__init__(message)
         self.absent = absent
+        self.full = "disk is full" in message
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,9 @@ async def _spec(ctx: Context, t: HeldTenant, vol: Volume, uid: int) -> SidecarSp
     claim, folder = t.claim, config_folder(ctx, t)
     paths = {db: keys.database(claim.tenant, claim.epoch, db) for db in claim.databases}
     credentials = await ctx.on_store(ctx.replica.credentials, keys.epoch_data(claim.tenant, claim.epoch))
-    content = config.sidecar(ctx.replica, paths, credentials, rpo_s=claim.rpo_s, retention_s=claim.retention_s)
+    content = config.sidecar(
+        ctx.replica, paths, credentials, rpo_s=claim.rpo_s, retention_s=claim.retention_s, checkpoints=t.checkpoints
+    )
     await ctx.on_engine(write_config, folder, uid, content)
     return SidecarSpec(
         tenant=claim.tenant, epoch=claim.epoch, session=claim.session, uid=uid, volume=vol, config=folder
@@ -65,33 +67,35 @@ def attach(ctx: Context, t: HeldTenant, spec: SidecarSpec, name: str) -> Sidecar
         spec=spec,
         name=name,
         socket=socket,
-        syncs={db: _syncs(ctx, t.tenant, socket, db) for db in t.claim.databases},
-        looks={db: _looks(ctx, socket, db) for db in t.claim.databases},
+        syncs={db: _syncs(ctx, t, socket, db) for db in t.claim.databases},
+        looks={db: _looks(ctx, t, socket, db) for db in t.claim.databases},
         watch=watchdog.start(ctx.monotonic()),
     )
     return t.sidecar
 
 
-def _syncs(ctx: Context, tenant: str, socket: ControlSocket, db: str) -> Rounds[int]:
+def _syncs(ctx: Context, t: HeldTenant, socket: ControlSocket, db: str) -> Rounds[int]:
     async def confirm() -> int:
         try:
             synced = await socket.sync(config.data_path(db), wait=True)
         except SyncFailed as e:
+            t.full |= e.full
             why = "the file does not exist yet" if e.absent else str(e)
-            raise Unconfirmed(tenant, f"{tenant}: {db} is not confirmed: {why}") from e
+            raise Unconfirmed(t.tenant, f"{t.tenant}: {db} is not confirmed: {why}") from e
         except SocketError as e:
-            raise Unconfirmed(tenant, f"{tenant}: {db} is not confirmed: {e}") from e
+            raise Unconfirmed(t.tenant, f"{t.tenant}: {db} is not confirmed: {e}") from e
         # An answer of 200 to a call that waits is what counts: a commit of the next moment may already be in `txid`.
         return synced.replicated_txid
 
     return Rounds(confirm, ctx.monotonic)
 
 
-def _looks(ctx: Context, socket: ControlSocket, db: str) -> Rounds[Synced | None]:
+def _looks(ctx: Context, t: HeldTenant, socket: ControlSocket, db: str) -> Rounds[Synced | None]:
     async def ask() -> Synced | None:
         try:
             return await socket.sync(config.data_path(db), wait=False)
-        except SyncFailed:
+        except SyncFailed as e:
+            t.full |= e.full
             return None
 
     return Rounds(ask, ctx.monotonic)
@@ -187,6 +191,14 @@ def running(t: HeldTenant) -> Sidecar:
 def config_folder(ctx: Context, t: HeldTenant) -> Path:
     """Where a sidecar's configuration is."""
     return ctx.runtime_dir / "sidecars" / t.tenant
+
+
+def makes_checkpoints(ctx: Context, t: HeldTenant) -> bool:
+    """Whether the configuration that its sidecar was started with lets it. Blocking."""
+    try:
+        return config.NO_CHECKPOINTS not in (config_folder(ctx, t) / config.FILE).read_text()
+    except OSError:
+        return True
 
 
 async def confirmed_within(t: HeldTenant, files: tuple[str, ...], timeout_s: float) -> dict[str, int]:

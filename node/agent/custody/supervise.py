@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable
 
 from node.agent.custody import sidecar, volume, watchdog
@@ -83,11 +84,36 @@ async def look(ctx: Context, t: HeldTenant, limits: Limits) -> list[CustodyEvent
     found = await replication(ctx, t)
     if t.sidecar is not streaming:
         return []
+    if event := await _room(ctx, t, limits):
+        return [event]
     limits = await _limits(ctx, t, streaming, limits, found)
     seen = Seen(ctx.monotonic(), found.files or None, found.lag_s if found.files else None, _call_s(ctx, streaming))
     streaming.watch, verdicts = watchdog.look(streaming.watch, seen, limits, behind_s=behind_s(t.claim.rpo_s))
     acted = [await _act(ctx, t, limits, verdict, found) for verdict in verdicts]
     return [event for event in acted if event]
+
+
+async def _room(ctx: Context, t: HeldTenant, limits: Limits) -> CustodyEvent | None:
+    """A full disk has no room for checkpoints: without them everything can still be confirmed. With room, with them."""
+    was_full = t.full
+    if not (was_full if t.checkpoints else await ctx.on_engine(_roomy, t)):
+        return None
+    t.checkpoints, t.full = not t.checkpoints, False
+    try:
+        await sidecar.reconfigure(ctx, t, limits)
+    except Refused:
+        t.checkpoints, t.full = not t.checkpoints, was_full  # the next look tries again
+        return None
+    why = "its disk has room again" if t.checkpoints else "its disk is full, so nothing is moved out of its WAL"
+    return CustodyEvent(t.tenant, "sidecar_restarted", f"{t.tenant}: its sidecar was restarted: {why}")
+
+
+def _roomy(t: HeldTenant) -> bool:
+    """Whether an eighth of the tenant's disk is free."""
+    if t.volume is None:
+        return False
+    room = os.statvfs(t.volume.data)
+    return room.f_bavail * 8 >= room.f_blocks
 
 
 async def _limits(ctx: Context, t: HeldTenant, streaming: Sidecar, limits: Limits, found: Replication) -> Limits:

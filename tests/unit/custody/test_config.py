@@ -45,6 +45,13 @@ def test_a_sidecar_s_configuration() -> None:
     }
 
 
+def test_a_sidecar_on_a_full_disk_makes_no_checkpoints() -> None:
+    path = {"app.db": "data/acme/e00000001/app.db"}
+    usual = yaml.safe_load(config.sidecar(TARGET, path, CREDENTIALS, rpo_s=0, retention_s=604800))
+    full = yaml.safe_load(config.sidecar(TARGET, path, CREDENTIALS, rpo_s=0, retention_s=604800, checkpoints=False))
+    assert set(full["dbs"][0]) - set(usual["dbs"][0]) == {"min-checkpoint-page-count", "checkpoint-interval"}
+
+
 @pytest.mark.parametrize(("rpo", "seconds"), [(0, 1), (1, 1), (10, 5), (3600, 60)])
 def test_uploads_follow_the_rpo(rpo: float, seconds: int) -> None:
     assert config.monitor_s(rpo) == seconds
