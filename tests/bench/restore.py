@@ -19,6 +19,7 @@ from node.agent.custody.values import Credentials, ReplicaTarget
 from node.bucket import keys
 from node.bucket.cas import read
 from node.bucket.records import Owner
+from node.bucket.spec import TenantSpec
 from tests.bench.figures import Figure, quantile
 from tests.bench.stage import DATABASE, Stage, stage
 from tests.testbed.stores import REGION
@@ -44,6 +45,7 @@ def run(*, quick: bool = False) -> Iterator[Figure]:
 class _Measured:
     """Seconds of each round."""
 
+    spec: TenantSpec
     size_bytes: int
     whole_s: list[float] = field(default_factory=list)
     peer_s: list[float] = field(default_factory=list)
@@ -73,7 +75,7 @@ def _measure(s: Stage, size_bytes: int, rounds: int) -> _Measured:
     s.up(tenant, spec)
     _fill(s.volume(tenant) / "data" / DATABASE, size_bytes)
     s.down(tenant)
-    measured = _Measured(size_bytes)
+    measured = _Measured(spec, size_bytes)
     peer = _Peer(s, tenant)
     for number in range(rounds):
         if number % 2:
@@ -91,7 +93,7 @@ def _ours(s: Stage, tenant: str, measured: _Measured, peer: _Peer | None) -> Non
         peer.look()
     s.lose_volume(tenant)
     began = time.perf_counter()
-    view = s.up(tenant)
+    view = s.up(tenant, measured.spec)
     s.answered(tenant)
     measured.whole_s.append(time.perf_counter() - began)
     for phase in view["phases"]:
