@@ -127,6 +127,8 @@ async def follow_session(machine: Machine) -> None:
             case "frozen" | "revoked" | "starting":
                 await node.freeze(view.reason or view.state)
             case "stopping":
+                if not node.adopted:  # the agent before died on the way out: what it left is released as well
+                    await adopt(machine)
                 await leave(machine)
             case "gone":
                 return

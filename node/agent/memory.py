@@ -14,13 +14,28 @@ log = structlog.get_logger()
 
 def remember(runtime_dir: Path, want: Assignment) -> None:
     """Keep an assignment until the boot ends. Secrets are left out: they are files of their own."""
-    home = runtime_dir / "t" / want.tenant
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = home / "assignment.json"
+    _write(runtime_dir / "t" / want.tenant / "assignment.json", want.model_dump_json(exclude={"secrets"}))
+
+
+def remember_worker(runtime_dir: Path, tenant: str, fingerprint: str) -> None:
+    """Keep what the worker that is about to start was made from: an assignment may be newer than what runs."""
+    _write(runtime_dir / "t" / tenant / "worker", fingerprint)
+
+
+def worker(runtime_dir: Path, tenant: str) -> str:
+    """What the last worker was made from, empty if that is not known."""
+    try:
+        return (runtime_dir / "t" / tenant / "worker").read_text()
+    except OSError:
+        return ""
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = path.with_suffix(".new")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(fd, "w") as f:
-        f.write(want.model_dump_json(exclude={"secrets"}))
+        f.write(text)
     fresh.replace(path)
 
 

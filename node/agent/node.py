@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,21 +12,22 @@ from dataclasses import dataclass, field
 import structlog
 
 from node.agent import memory
-from node.agent.custody.errors import CustodyError, OwnedElsewhere, Refused
+from node.agent.custody.errors import CustodyError, OwnedElsewhere, Refused, Unconfirmed
 from node.agent.custody.values import CustodyEvent
-from node.agent.ports import Container, RuntimeFailed
+from node.agent.ports import Container, RuntimeFailed, Volume
 from node.agent.report import Board
 from node.agent.server import Fault
 from node.agent.tenant import Tenant
 from node.agent.walk import Parts
 from node.api import Assignment, NodeReport, Points, PurgeReport, TenantReport
-from node.bucket.errors import BucketError
+from node.bucket.errors import BadRecord, BucketError
 from node.bucket.records import Capacity
 
 log = structlog.get_logger()
 
 # Releasing waits for the bucket; past this the guard freezes what is left, and the disk still has it.
 RELEASE_S = 60.0
+ADOPT_TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,11 @@ class Node:
         """Take up what is wanted of a tenant."""
         if not self.adopted:
             raise Fault(503, "starting", "this node is still taking up what runs on it; try again", retryable=True)
-        await asyncio.to_thread(memory.remember, self.parts.runtime_dir, want)
-        return self._tenant(want.tenant).assign(want)
+        tenant = self._tenant(want.tenant)
+        async with tenant.assigning:
+            if tenant.want is None or want.generation >= tenant.want.generation:  # not one that was overtaken
+                await asyncio.to_thread(memory.remember, self.parts.runtime_dir, want)
+            return tenant.assign(want)
 
     async def read(self, after: int, wait_s: float) -> NodeReport:
         """The node's report once it is past a version."""
@@ -134,20 +139,29 @@ class Node:
         await asyncio.gather(*(self._adopt(n, wants.get(n), by_tenant.get(n, [])) for n in names))
         self.adopted = True
         self.board.touch()
+        with contextlib.suppress(RuntimeFailed):  # then the listener of deaths looks when the engine is back
+            await self._sweep()  # what ended while it was taken up
 
     async def _adopt(self, name: str, want: Assignment | None, containers: list[Container]) -> None:
         tenant = self._tenant(name)
         claim = None
         running = [c for c in containers if c.running]
+        tries = 0
         while want is not None and running:
             try:
                 claim = await self.parts.custody.adopt(want, running, await tenant.walk.user(want))
                 break
-            except (CustodyError, BucketError) as e:
+            except BadRecord as e:
+                log.error("not adopted", tenant=name, error=str(e))
+                break
+            except (CustodyError, BucketError, RuntimeFailed) as e:
                 # Unknown is not no: as long as the bucket does not answer, the guard's deadline decides.
                 log.warning("cannot tell yet whether to adopt", tenant=name, error=str(e))
+                tries += not isinstance(e, Unconfirmed | BucketError)
+                if tries >= ADOPT_TRIES:
+                    break  # what is wrong here is its own: it begins anew, and the others do not wait for it
                 await asyncio.sleep(1)
-        volume = await asyncio.to_thread(self.parts.volumes.find, name)
+        volume = await self._volume(name) if claim is not None else None
         if want is None or claim is None or volume is None:
             await tenant.walk.kill()
             if want is not None:
@@ -156,6 +170,13 @@ class Node:
         worker = next((c for c in running if c.role == "worker"), None)
         await tenant.adopt(want, claim, volume, worker)
         log.info("adopted", tenant=name, epoch=claim.epoch)
+
+    async def _volume(self, name: str) -> Volume | None:
+        try:
+            return await asyncio.to_thread(self.parts.volumes.find, name)
+        except RuntimeFailed as e:
+            log.error("not adopted", tenant=name, error=str(e))
+            return None
 
     async def freeze(self, reason: str) -> None:
         """The guard froze everything."""
@@ -182,6 +203,9 @@ class Node:
                 return
             except OwnedElsewhere as e:
                 log.warning("another node has it now", tenant=tenant.name, owner=e.node)
+                await tenant.ousted()
+            except BadRecord as e:  # not known to be ours, and waiting does not help
+                log.error("not taken into the new session", tenant=tenant.name, error=str(e))
                 await tenant.ousted()
             except (CustodyError, BucketError) as e:
                 log.warning("not in the new session yet", tenant=tenant.name, error=str(e))
@@ -243,13 +267,18 @@ class Node:
     async def _look_again(self) -> None:
         try:
             await asyncio.to_thread(self.parts.runtime.ensure)  # an engine that was restarted, or a flushed firewall
-            containers = await asyncio.to_thread(self.parts.runtime.containers)
+            await self._sweep()
         except RuntimeFailed:
             return
+
+    async def _sweep(self) -> None:
+        """Act on what ended unheard."""
+        containers = await asyncio.to_thread(self.parts.runtime.containers)
         for c in containers:
             if not c.running and c.role != "job":
                 await self._ended(c)
         names = {c.name for c in containers}
         for t in self.tenants.values():
             if t.walk.worker and t.walk.worker not in names and t.actual.worker:
-                t.worker_ended(Container(t.walk.worker, t.name, "worker", 0, 0, 0, running=False))
+                gone = Container(t.walk.worker, t.name, "worker", 0, 0, 0, running=False, instance=t.walk.instance)
+                t.worker_ended(gone)

@@ -82,7 +82,10 @@ class JobResult:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """One of our containers as found. `address` is the IP on the workers' bridge, empty when it does not run."""
+    """One of our containers as found. `address` is the IP on the workers' bridge, empty when it does not run.
+
+    `instance` tells it from an earlier one of the same name; opaque.
+    """
 
     name: str
     tenant: str
@@ -94,6 +97,7 @@ class Container:
     address: str = ""
     exit_code: int | None = None
     oom_killed: bool = False
+    instance: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any, assert_never
 
 import structlog
 
+from node.agent import memory
 from node.agent.apps import BadApp
 from node.agent.custody.errors import CustodyError, Damaged, Lost, OwnedElsewhere, Refused, Unconfirmed
 from node.agent.custody.values import Claim
@@ -25,6 +26,7 @@ log = structlog.get_logger()
 
 # What another node may not suffer from.
 GIVES_UP = frozenset({"disk_full", "no_quota", "volume_damaged"})
+KILL_AGAIN_S = 1.0
 
 
 class Tenant:
@@ -53,6 +55,8 @@ class Tenant:
         self._task: asyncio.Task[None] | None = None
         self._settling: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ousting = asyncio.Lock()
+        self.assigning = asyncio.Lock()
 
     # ---- what others tell it
 
@@ -81,7 +85,7 @@ class Tenant:
 
     def worker_ended(self, container: Container) -> None:
         """The engine says that a worker container ended."""
-        if container.name != self.walk.worker:
+        if not self.walk.is_worker(container):
             return
         ran_s = self.walk.ended()
         if not self.actual.worker:
@@ -104,12 +108,27 @@ class Tenant:
         task.add_done_callback(self._tasks.discard)
 
     async def ousted(self) -> None:
-        """The owner record is somebody else's: stop everything now."""
-        await self._drop_settling()
-        await self.walk.kill()
-        self.actual = replace(self.actual, claimed=False, held=False, worker="")
-        self._say("pending", "owned_elsewhere", f"{self.name} belongs to another node now")
-        self.poke()
+        """The owner record is somebody else's: stop everything now, and the step under way before it starts more."""
+        async with self._ousting:
+            await self._halt()
+            await self._drop_settling()
+            while True:
+                try:
+                    await self.walk.kill()
+                    break
+                except RuntimeFailed as e:
+                    log.error("what is another node's still runs here", tenant=self.name, error=str(e))
+                    await asyncio.sleep(KILL_AGAIN_S)
+            self.actual = replace(self.actual, claimed=False, held=False, worker="")
+            self._say("pending", "owned_elsewhere", f"{self.name} belongs to another node now")
+            self.poke()
+
+    async def _halt(self) -> None:
+        task = self._task
+        if task is not None and task is not asyncio.current_task():
+            self._task = None
+            task.cancel()
+            await asyncio.wait({task})
 
     async def freeze(self, reason: str) -> None:
         """The guard froze this node's tenants: say so instead of letting requests hang."""
@@ -131,19 +150,27 @@ class Tenant:
         """Take over what an earlier agent of this node left running."""
         self.want = want
         await self.walk.adopt(want, claim, volume, worker)
+        made_from = memory.worker(self._parts.runtime_dir, self.name)
+        wanted = fingerprint(want.spec, want.restarts)
+        if worker is not None and not made_from:
+            made_from = wanted if worker.generation == want.generation else "unknown"
         self.actual = replace(
             self.actual,
             claimed=True,
-            held=True,
-            worker=fingerprint(want.spec, want.restarts) if worker is not None else "",
-            settled=want.generation if worker is not None else 0,
+            # What was restored and not confirmed yet is confirmed before its worker starts, as on any walk up.
+            held=claim.settled or claim.born,
+            worker=made_from if worker is not None else "",
+            # The agent before may have died between being told and restarting it.
+            settled=0 if worker is None else want.generation if made_from == wanted else worker.generation,
             restore_id=self._parts.custody.restored(self.name),
         )
         self._board.update(self.name, epoch=claim.epoch, data_epoch=claim.data_epoch)
-        if worker is not None:
+        if worker is not None and self.actual.held:
             await self.walk.route(want)
-            self._report_up(want)
-        if claim.data_epoch != claim.epoch:
+            if self.actual.settled >= want.generation:
+                back = {"rolled_back": True, "reason": "rolled_back"} if made_from != wanted else {}
+                self._report_up(want, **back)
+        if claim.born:
             self._settle_later(claim)
         self.poke()
 
@@ -160,6 +187,9 @@ class Tenant:
             await self._down(purge=False, generation=None)
         except (CustodyError, RuntimeFailed, BucketError) as e:
             return str(e)
+        except Exception as e:
+            log.exception("release failed", tenant=self.name)  # its neighbours' goes on
+            return f"{self.name}: {type(e).__name__}: {e}"
         return ""
 
     # ---- the loop
@@ -179,7 +209,11 @@ class Tenant:
                     async with asyncio.timeout_at(self.actual.retry_at):
                         await self._wake.wait()
             else:
-                await self._try(step, self.want)
+                try:
+                    await self._try(step, self.want)
+                except Exception as e:  # of saying what failed: this task must not end unheard
+                    log.exception("a failure was not dealt with", tenant=self.name, step=step)
+                    self._failed(self.want, "failed", "internal", f"{self.name}: {type(e).__name__}: {e}")
 
     async def _try(self, step: Step, want: Assignment) -> None:
         """Carry out one step; every way it can fail ends in a report and, where that can help, another try."""
@@ -224,8 +258,9 @@ class Tenant:
         if self.actual.held or self.walk.claim is None:
             return False
         try:
+            await self.walk.stop_worker()  # of one that is born, it runs before its sidecar does
             await self.walk.give_up(reason, message)
-        except (CustodyError, BucketError) as e:
+        except (CustodyError, BucketError, RuntimeFailed) as e:
             log.warning("not given up", tenant=self.name, error=str(e))
             return False
         self.actual = replace(self.actual, claimed=False)
@@ -242,6 +277,9 @@ class Tenant:
             case "up":
                 await self._up(want)
             case "worker":
+                await self.walk.resume()
+                if self._settling is None and self.walk.claim is not None:
+                    self._settle_later(self.walk.claim)  # at once, if it is settled
                 await self._start_worker(want)
             case "restart":
                 await self._restart(want)
@@ -372,6 +410,10 @@ class Tenant:
                     await self.ousted()
                 except (CustodyError, BucketError) as e:
                     log.warning("first snapshot not confirmed yet", tenant=self.name, error=str(e))
+                    await asyncio.sleep(1)
+                    continue
+                except Exception:
+                    log.exception("settling failed", tenant=self.name)
                     await asyncio.sleep(1)
                     continue
                 else:

@@ -10,17 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from node.agent import secretfiles
+import structlog
+
+from node.agent import memory, secretfiles
 from node.agent.apps import Apps
 from node.agent.custody.custody import Custody
 from node.agent.custody.errors import CustodyError
 from node.agent.custody.values import Claim, Progress
 from node.agent.door import Door, DoorHandlers, NotConfirmed
+from node.agent.gateway.errors import GatewayFailed
 from node.agent.health import wait_healthy
+from node.agent.plan import fingerprint
 from node.agent.ports import Container, Gateway, Route, Runtime, RuntimeFailed, Volume, Volumes
 from node.agent.workerspec import image_of, worker_spec
 from node.api import Assignment, Phase
 from node.bucket.errors import BucketError
+
+log = structlog.get_logger()
 
 HEALTHY_S = 60.0
 # A server that is asked to stop gets this long to finish what it is answering.
@@ -62,6 +68,10 @@ class Walk:
         self.started_at = 0.0
         self.restored_bytes = 0
         self.warnings: tuple[str, ...] = ()
+        self.instance = ""
+        self._leaving = ""
+        self._starting = False
+        self._ends: set[str] = set()
         self._uid = 0
         self._door: Door | None = None
         self._ended = asyncio.Event()
@@ -113,6 +123,10 @@ class Walk:
         with self._timed("sidecar"):
             await self.parts.custody.stream(claim, self._uid)
 
+    async def resume(self) -> None:
+        """What a release that did not come to its end had begun is taken back before the worker starts again."""
+        await self.parts.custody.resume(self.tenant)
+
     async def settle(self, claim: Claim, progress: Progress) -> None:
         """The first snapshot of every file is in the bucket, and the owner record says so."""
         with self._timed("snapshot"):
@@ -121,6 +135,7 @@ class Walk:
 
     async def start(self, want: Assignment, session: int) -> None:
         """Start the worker and wait until it is healthy. Raises NotHealthy, RuntimeFailed, BadApp."""
+        await self.stop_worker()  # of a start that failed half-way
         claim, volume = self._attached()
         with self._timed("worker"):
             app = await asyncio.to_thread(self.parts.apps.fetch, want.spec.app) if want.spec.app else None
@@ -135,9 +150,18 @@ class Walk:
                 image_prefix=self.parts.image_prefix,
             )
             name = await asyncio.to_thread(self.parts.runtime.create, spec)
+            made_from = fingerprint(want.spec, want.restarts)
+            await asyncio.to_thread(memory.remember_worker, self.parts.runtime_dir, self.tenant, made_from)
             self._ended.clear()
-            self.worker = name
-            container = await asyncio.to_thread(self.parts.runtime.start, name)
+            self._ends.clear()
+            self.worker, self._starting = name, True
+            try:
+                container = await asyncio.to_thread(self.parts.runtime.start, name)
+            finally:
+                self._starting = False
+            self.instance = container.instance
+            if self.instance in self._ends:
+                self._ended.set()
         self.started_at = time.monotonic()
         self.address = f"{container.address}:{want.spec.port}"
         with self._timed("healthy"):
@@ -171,29 +195,42 @@ class Walk:
 
     async def route(self, want: Assignment) -> None:
         """Send requests to the worker."""
-        await asyncio.to_thread(self.parts.gateway.route, self.tenant, Route(self.address, want.token_sha256))
+        await self._tell(self.parts.gateway.route, self.tenant, Route(self.address, want.token_sha256))
 
     async def hold(self) -> None:
         """Let requests wait for the next route."""
-        await asyncio.to_thread(self.parts.gateway.hold, self.tenant)
+        await self._tell(self.parts.gateway.hold, self.tenant)
 
     async def unroute(self, reason: str) -> None:
         """Answer 503."""
-        await asyncio.to_thread(self.parts.gateway.unroute, self.tenant, reason)
+        await self._tell(self.parts.gateway.unroute, self.tenant, reason)
+
+    async def _tell(self, call: Callable[..., None], *what: object) -> None:
+        """A gateway that is away is told when it is back: it keeps what it was told. No tenant's walk waits for it."""
+        try:
+            await asyncio.to_thread(call, *what)
+        except (GatewayFailed, RuntimeFailed) as e:
+            log.warning("the gateway was not told", tenant=self.tenant, error=str(e))
 
     async def drain(self) -> None:
         """Wait, at most DRAIN_S, until no request is being answered."""
         for _ in range(int(DRAIN_S / DRAIN_PAUSE_S)):
-            if not await asyncio.to_thread(self.parts.gateway.in_flight, self.tenant):
+            try:
+                if not await asyncio.to_thread(self.parts.gateway.in_flight, self.tenant):
+                    return
+            except (GatewayFailed, RuntimeFailed) as e:
+                log.warning("how many requests are being answered is not known", tenant=self.tenant, error=str(e))
                 return
             await asyncio.sleep(DRAIN_PAUSE_S)
 
     async def stop_worker(self) -> None:
         """Stop and remove the worker; it is asked first."""
         if self.worker:
-            name, self.worker = self.worker, ""
-            await asyncio.to_thread(self.parts.runtime.stop, name, STOP_S)
-            await asyncio.to_thread(self.parts.runtime.remove, name)
+            self._leaving, self.worker = self.worker, ""
+        if self._leaving:  # until it is gone: what an engine refused is asked for again
+            await asyncio.to_thread(self.parts.runtime.stop, self._leaving, STOP_S)
+            await asyncio.to_thread(self.parts.runtime.remove, self._leaving)
+            self._leaving = ""
 
     async def release(self, *, purge: bool, generation: int | None) -> None:
         """Confirm the last byte, stop the sidecar, give the record up. Raises Unconfirmed: nothing is lost then."""
@@ -229,13 +266,22 @@ class Walk:
 
     async def kill(self) -> None:
         """Nothing of this tenant runs here any more, at once: it is somebody else's."""
+        await self.detach()  # first: a sidecar that is nobody's is not started again when it dies
         containers = await asyncio.to_thread(self.parts.runtime.containers)
         for c in containers:
             if c.tenant == self.tenant:
                 await asyncio.to_thread(self.parts.runtime.kill, c.name)
                 await asyncio.to_thread(self.parts.runtime.remove, c.name)
-        self.worker = ""
-        await self.detach()
+        self.worker = self._leaving = ""
+
+    def is_worker(self, container: Container) -> bool:
+        """Whether the container that ended is the worker that runs. One of the same name before it is history."""
+        if container.name != self.worker:
+            return False
+        if self._starting:
+            self._ends.add(container.instance)  # which one it was is known once the start is through
+            return False
+        return container.instance == self.instance
 
     def ended(self) -> float:
         """The worker ended by itself: answers how many seconds it ran."""
@@ -248,7 +294,8 @@ class Walk:
         self.claim, self.volume = claim, volume
         self._uid = await self.user(want)
         if worker is not None:
-            self.worker, self.address = worker.name, f"{worker.address}:{want.spec.port}"
+            self.worker, self.instance = worker.name, worker.instance
+            self.address = f"{worker.address}:{want.spec.port}"
             self.started_at = time.monotonic()
         await self._open_door()
 
@@ -272,15 +319,21 @@ class Walk:
         await self._door.open()
 
     async def _durable(self) -> None:
-        try:
+        with self._doubts():
             await self.parts.custody.durable(self.tenant)
+
+    @contextlib.contextmanager
+    def _doubts(self) -> Iterator[None]:
+        try:
+            yield
         except CustodyError as e:
             raise NotConfirmed(str(e), reason=e.reason) from None
         except BucketError as e:
             raise NotConfirmed(f"{self.tenant}: {e}", reason=f"bucket_{e.code}") from None
 
     async def _wake_at(self, at: float | None) -> None:
-        await self.parts.custody.wake_at(self.tenant, at)
+        with self._doubts():
+            await self.parts.custody.wake_at(self.tenant, at)
 
     def _identity(self) -> dict[str, Any]:
         claim = self.claim

@@ -159,7 +159,9 @@ def _scratch(path: str, mode: str, size_bytes: int, uid: int | None = None) -> d
     return {path: f"rw,exec,nosuid,nodev,mode={mode},size={size_bytes}{owner}"}
 
 
-def container(name: str, labels: Mapping[str, str], *, running: bool, address: str = "") -> Container | None:
+def container(
+    name: str, labels: Mapping[str, str], *, running: bool, address: str = "", instance: str = ""
+) -> Container | None:
     """One of our containers from its labels; None when it is not a tenant's."""
     role = _ROLES.get(labels.get(ROLE, ""))
     if role is None:
@@ -173,6 +175,7 @@ def container(name: str, labels: Mapping[str, str], *, running: bool, address: s
         generation=int(labels.get(GENERATION, "0")),
         running=running,
         address=address,
+        instance=instance,
     )
 
 

@@ -190,7 +190,8 @@ class DockerRuntime:
         with self._stream(), contextlib.closing(api.events(decode=True, filters=filters)) as events:
             for event in events:
                 attributes: Mapping[str, str] = event["Actor"]["Attributes"]
-                died = containers.container(attributes.get("name", ""), attributes, running=False)
+                name = attributes.get("name", "")
+                died = containers.container(name, attributes, running=False, instance=event["Actor"]["ID"])
                 if died is not None:
                     yield self._how(died, int(attributes.get("exitCode", "-1")))
 
@@ -268,7 +269,11 @@ class DockerRuntime:
         found = api.inspect_container(name)
         state, networks = found["State"], found["NetworkSettings"]["Networks"]
         made = containers.container(
-            name, found["Config"]["Labels"], running=state["Running"], address=_address(networks)
+            name,
+            found["Config"]["Labels"],
+            running=state["Running"],
+            address=_address(networks),
+            instance=found["Id"],
         )
         if made is None:
             raise RuntimeFailed(f"{name} is not one of this fleet's containers", reason="foreign", retryable=False)
@@ -278,7 +283,7 @@ class DockerRuntime:
         name = entry["Names"][0].lstrip("/")
         if _alive(entry):
             address = _address(entry["NetworkSettings"]["Networks"])
-            return containers.container(name, entry["Labels"], running=True, address=address)
+            return containers.container(name, entry["Labels"], running=True, address=address, instance=entry["Id"])
         try:
             return self._inspect(api, name)
         except docker.errors.NotFound:

@@ -1,0 +1,346 @@
+"""A tenant's steps among what can happen beside them: ousted, an engine that refuses, an agent that died."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from node.agent import memory, tenant, walk
+from node.agent.custody.errors import Unconfirmed
+from node.agent.custody.values import Claim, Prepared, Settled
+from node.agent.node import Head, Node
+from node.agent.plan import fingerprint
+from node.agent.ports import Container, RuntimeFailed, SidecarSpec, Volume, WorkerSpec
+from node.agent.tenant import Tenant
+from node.agent.walk import Parts
+from node.api import Assignment
+from node.bucket.records import Capacity
+from node.bucket.spec import TenantSpec
+
+SPEC = TenantSpec(image="img", databases=("app.db",))
+UP = Assignment(tenant="acme", generation=1, want="up", spec=SPEC)
+NAME = "acme-worker"
+CLAIM = Claim("acme", 3, 3, 7, "kept", ("app.db",), 1.0, 3600.0, 1, "kept")
+
+
+def failed() -> RuntimeFailed:
+    return RuntimeFailed("the engine is away", reason="no_engine", retryable=True)
+
+
+@dataclass
+class Engine:
+    """Containers by name. `gates` hold a call up, `refuse` lets a call fail so many times."""
+
+    found: dict[str, Container] = field(default_factory=dict)
+    gates: dict[str, threading.Event] = field(default_factory=dict)
+    reached: dict[str, threading.Event] = field(default_factory=dict)
+    refuse: dict[str, int] = field(default_factory=dict)
+    made: int = 0
+
+    def _called(self, call: str) -> None:
+        if call in self.gates:
+            self.reached[call].set()
+            assert self.gates[call].wait(30)
+        if self.refuse.get(call, 0):
+            self.refuse[call] -= 1
+            raise failed()
+
+    def gate(self, call: str) -> threading.Event:
+        self.gates[call], self.reached[call] = threading.Event(), threading.Event()
+        return self.gates[call]
+
+    def create(self, spec: WorkerSpec | SidecarSpec) -> str:
+        self._called("create")
+        assert NAME not in self.found or not self.found[NAME].running, "it runs already"
+        self.made += 1
+        generation = spec.generation if isinstance(spec, WorkerSpec) else 0
+        self.found[NAME] = Container(
+            NAME, "acme", "worker", 3, 7, generation, running=False, instance=f"i{self.made}"
+        )  # fmt: skip
+        return NAME
+
+    def start(self, name: str) -> Container:
+        self._called("start")
+        self.found[name] = replace(self.found[name], running=True, address="10.0.0.2")
+        return self.found[name]
+
+    def stop(self, name: str, timeout_s: float) -> None:
+        self._called("stop")
+        self.kill(name)
+
+    def kill(self, name: str) -> None:
+        if name in self.found:
+            self.found[name] = replace(self.found[name], running=False)
+
+    def remove(self, name: str) -> None:
+        self._called("remove")
+        self.found.pop(name, None)
+
+    def containers(self) -> list[Container]:
+        self._called("containers")
+        return list(self.found.values())
+
+    def image_exists(self, image: str) -> bool:
+        return True
+
+    def running(self) -> list[str]:
+        return [c.name for c in self.found.values() if c.running]
+
+
+class Keeper:
+    """Custody that says yes, and notes what it was asked."""
+
+    def __init__(self, home: Path, engine: Engine) -> None:
+        self.volume = Volume(home / "data", home / "meta", home / "run", home / "marker")
+        self.volume.run.mkdir(parents=True)
+        self.engine = engine
+        self.calls: list[str] = []
+        self.unconfirmed = 0
+        self.adopted: Claim | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        async def noted(*_: Any, **__: Any) -> None:
+            self.calls.append(name)
+
+        return noted
+
+    async def claim(self, want: Assignment) -> Claim:
+        self.calls.append("claim")
+        return CLAIM
+
+    async def prepare(self, claim: Claim, *_: Any) -> Prepared:
+        return Prepared(claim, self.volume)
+
+    async def settle(self, claim: Claim, progress: Any) -> Settled:
+        return Settled()
+
+    async def adopt(self, *_: Any) -> Claim | None:
+        return self.adopted
+
+    async def left(self, name: str) -> tuple[int, bool]:
+        return 0, False
+
+    async def release(self, name: str, **_: Any) -> None:
+        self.calls.append(f"release while {self.engine.running()} run")
+        if self.unconfirmed:
+            self.unconfirmed -= 1
+            raise Unconfirmed(name, "not all is there")
+
+    def forget(self, name: str) -> None:
+        self.calls.append("forget")
+
+    def restored(self, name: str) -> None:
+        return None
+
+
+@dataclass
+class Place:
+    """One tenant on one node."""
+
+    node: Node
+    engine: Engine
+    custody: Keeper
+    home: Path
+
+    @property
+    def tenant(self) -> Tenant:
+        return self.node._tenant("acme")
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(30):
+            while not condition():  # noqa: ASYNC110 - what is waited for has no event
+                await asyncio.sleep(0.001)
+
+    async def up(self) -> None:
+        self.tenant.assign(UP)
+        await self.until(lambda: self.tenant.actual.worker)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def healthy(*_: Any, **__: Any) -> str:
+        return ""
+
+    monkeypatch.setattr(walk, "wait_healthy", healthy)
+    monkeypatch.setattr(tenant, "KILL_AGAIN_S", 0)
+    monkeypatch.setattr("node.agent.plan.BACKOFF_FIRST_S", 0.001)
+
+
+def run(tmp_path: Path, test: Callable[[Place], Awaitable[None]]) -> None:
+    async def main() -> None:
+        engine = Engine()
+        custody = Keeper(tmp_path / "t", engine)
+        quiet = SimpleNamespace(in_flight=lambda _: 0, route=lambda *_: None, hold=lambda _: None, unroute=lambda *_: 0)
+        volumes = SimpleNamespace(find=lambda _: custody.volume)
+        parts = Parts(
+            custody=cast("Any", custody), runtime=cast("Any", engine), volumes=cast("Any", volumes),
+            gateway=cast("Any", quiet), apps=cast("Any", None), uid_of=lambda _: os.getuid(),
+            runtime_dir=tmp_path / "run", image_prefix="fleet",
+        )  # fmt: skip
+        node = Node(Head("n1", "", Capacity(memory_bytes=1, cpus=1.0, disk_bytes=1)), parts, session=lambda: 7)
+        try:
+            await test(Place(node, engine, custody, tmp_path))
+        finally:
+            for gate in engine.gates.values():
+                gate.set()
+            await node.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("call", ["create", "start"])
+def test_nothing_of_a_tenant_that_was_ousted_in_the_middle_of_a_start_runs_afterwards(
+    tmp_path: Path, call: str
+) -> None:
+    async def test(place: Place) -> None:
+        gate = place.engine.gate(call)
+        place.tenant.assign(UP)
+        await place.until(place.engine.reached[call].is_set)
+        place.tenant.want = None  # nobody asks for it again
+        ousted = asyncio.create_task(place.tenant.ousted())
+        if call == "create":
+            await ousted
+        gate.set()
+        await ousted
+        await asyncio.sleep(0.05)
+        assert place.engine.running() == []
+        assert not place.tenant.actual.worker
+
+    run(tmp_path, test)
+
+
+def test_what_is_another_nodes_is_killed_until_it_is_dead(tmp_path: Path) -> None:
+    async def test(place: Place) -> None:
+        await place.up()
+        place.engine.refuse["containers"] = 3
+        place.tenant.want = None
+        await place.tenant.ousted()
+        assert place.engine.found == {}
+        assert not place.tenant.actual.held
+
+    run(tmp_path, test)
+
+
+def test_a_sidecar_is_forgotten_before_it_is_killed(tmp_path: Path) -> None:
+    async def test(place: Place) -> None:
+        await place.up()
+        gate = place.engine.gate("remove")
+        place.tenant.want = None
+        ousted = asyncio.create_task(place.tenant.ousted())
+        await place.until(place.engine.reached["remove"].is_set)
+        assert "forget" in place.custody.calls  # so nobody starts it again when its death is heard of
+        gate.set()
+        await ousted
+
+    run(tmp_path, test)
+
+
+def test_the_death_of_an_earlier_worker_of_the_same_name_is_history(tmp_path: Path) -> None:
+    async def test(place: Place) -> None:
+        await place.up()
+        first = replace(place.engine.found[NAME], running=False, exit_code=143)
+        place.tenant.assign(UP.model_copy(update={"generation": 2, "restarts": 1}))
+        await place.until(lambda: place.tenant.actual.settled == 2)
+        place.tenant.worker_ended(first)
+        assert place.tenant.actual.worker
+        assert place.tenant.walk.worker == NAME
+        assert place.tenant.restarts == 0
+        place.tenant.worker_ended(replace(place.engine.found[NAME], running=False, exit_code=1))
+        assert place.tenant.restarts == 1
+
+    run(tmp_path, test)
+
+
+def test_nothing_is_released_while_the_worker_runs_though_the_engine_refused_to_stop_it(tmp_path: Path) -> None:
+    async def test(place: Place) -> None:
+        await place.up()
+        place.engine.refuse["stop"] = 2
+        place.tenant.assign(UP.model_copy(update={"generation": 2, "want": "down"}))
+        await place.until(lambda: place.tenant.actual.settled == 2)
+        assert [c for c in place.custody.calls if c.startswith("release")] == ["release while [] run"]
+
+    run(tmp_path, test)
+
+
+def test_a_release_that_did_not_end_is_taken_back_before_the_worker_starts_again(tmp_path: Path) -> None:
+    async def test(place: Place) -> None:
+        await place.up()
+        place.custody.unconfirmed = 10**6
+        place.tenant.assign(UP.model_copy(update={"generation": 2, "want": "down"}))
+        await place.until(lambda: any(c.startswith("release") for c in place.custody.calls))
+        place.custody.calls.clear()
+        place.tenant.assign(UP.model_copy(update={"generation": 3}))
+        await place.until(lambda: place.tenant.actual.settled == 3)
+        assert "resume" in place.custody.calls
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_an_agent_that_died_before_it_restarted_the_worker_is_followed_by_one_that_does(
+    tmp_path: Path, *, told: bool
+) -> None:
+    async def test(place: Place) -> None:
+        newer = UP.model_copy(update={"generation": 2, "restarts": 1 if told else 0})
+        place.engine.create(cast("Any", SimpleNamespace()))
+        runs = replace(place.engine.start(NAME), generation=1)
+        place.engine.found[NAME] = runs
+        memory.remember(tmp_path / "run", newer)
+        memory.remember_worker(tmp_path / "run", "acme", fingerprint(SPEC, 0))
+        place.custody.adopted = CLAIM
+        await place.node.adopt()
+        await place.until(lambda: place.tenant.actual.settled == 2)
+        assert (place.engine.found[NAME].instance != runs.instance) == told
+
+    run(tmp_path, test)
+
+
+def test_what_was_restored_and_not_confirmed_when_the_agent_died_is_confirmed_before_its_worker_starts(
+    tmp_path: Path,
+) -> None:
+    async def test(place: Place) -> None:
+        place.engine.found["acme-sidecar"] = Container("acme-sidecar", "acme", "sidecar", 4, 7, 0, running=True)
+        memory.remember(tmp_path / "run", UP)
+        place.custody.adopted = replace(CLAIM, kind="adopted", epoch=4)
+        gate = place.engine.gate("create")
+        await place.node.adopt()
+        assert not place.tenant.actual.held
+        gate.set()
+        await place.until(lambda: place.tenant.actual.worker)
+        assert place.custody.calls.index("claim") < place.custody.calls.index("stream")
+
+    run(tmp_path, test)
+
+
+def test_an_assignment_that_was_overtaken_is_not_what_the_next_agent_finds(tmp_path: Path) -> None:
+    async def test(place: Place) -> None:
+        place.node.adopted = True
+        await place.node.assign(UP.model_copy(update={"generation": 5}))
+        await place.node.assign(UP.model_copy(update={"generation": 4, "want": "purged"}))
+        assert memory.recall(tmp_path / "run")["acme"].want == "up"
+
+    run(tmp_path, test)
+
+
+def test_a_worker_that_ends_while_it_is_taken_up_is_started_again(tmp_path: Path) -> None:
+    async def test(place: Place) -> None:
+        place.engine.create(cast("Any", SimpleNamespace()))
+        place.engine.start(NAME)
+        memory.remember(tmp_path / "run", UP.model_copy(update={"generation": 1}))
+        memory.remember_worker(tmp_path / "run", "acme", fingerprint(SPEC, 0))
+        place.custody.adopted = CLAIM
+        now, before = place.engine.containers, [place.engine.containers()]
+        place.engine.kill(NAME)
+        place.engine.containers = lambda: before.pop() if before else now()  # type: ignore[method-assign] # it ends now
+        await place.node.adopt()
+        await place.until(lambda: place.engine.made == 2 and place.tenant.actual.worker)
+
+    run(tmp_path, test)
