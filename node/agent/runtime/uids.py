@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -28,7 +29,7 @@ class Uids:
         self._path = state / "uids.json"
 
     def of(self, tenant: str) -> int:
-        """The tenant's uid (and gid). Raises RuntimeFailed (reason bad_state) rather than give one out twice."""
+        """The tenant's uid (and gid). Raises RuntimeFailed (bad_state, disk_full) rather than give one out twice."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.with_suffix(".lock").open("w") as lock:
@@ -38,7 +39,9 @@ class Uids:
                 if after is not known:
                     self._write(after)
         except OSError as e:
-            raise RuntimeFailed(f"{self._path}: {e.strerror}", reason="bad_state", retryable=True) from e
+            reason = "disk_full" if e.errno in (errno.ENOSPC, errno.EDQUOT) else "bad_state"
+            text = f"the uid of {tenant} cannot be noted in {self._path}: {e.strerror}"
+            raise RuntimeFailed(text, reason=reason, retryable=True) from e
         if after[tenant] > LAST:
             raise RuntimeFailed(f"{self._path}: no uid is left for {tenant}", reason="bad_state", retryable=False)
         return after[tenant]
