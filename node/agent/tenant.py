@@ -363,7 +363,7 @@ class Tenant:
         await self.walk.drain()
         await self._drop_settling()
         self.actual = replace(self.actual, worker="")
-        await self.walk.stop_worker()
+        await self.walk.quit_worker()
         if self.want is not None and not purge:
             self._board.update(self.name, epoch=await self.walk.take_back(self.want, self._progress))
         await self._release(purge=purge, generation=generation)

@@ -16,6 +16,7 @@ from node.agent import memory, secretfiles
 from node.agent.apps import Apps
 from node.agent.custody.custody import Custody
 from node.agent.custody.errors import CustodyError
+from node.agent.custody.release import To
 from node.agent.custody.values import Claim, Progress
 from node.agent.door import Door, DoorHandlers, NotConfirmed
 from node.agent.gateway.errors import GatewayFailed
@@ -225,16 +226,28 @@ class Walk:
 
     async def stop_worker(self) -> None:
         """Stop and remove the worker; it is asked first."""
+        await self.quit_worker()
+        await self._remove_worker()
+
+    async def quit_worker(self) -> None:
+        """Stop the worker; its container is removed while the tenant is released."""
         if self.worker:
             self._leaving, self.worker = self.worker, ""
         if self._leaving:  # until it is gone: what an engine refused is asked for again
             await asyncio.to_thread(self.parts.runtime.stop, self._leaving, STOP_S)
+
+    async def _remove_worker(self) -> None:
+        if self._leaving:
             await asyncio.to_thread(self.parts.runtime.remove, self._leaving)
             self._leaving = ""
 
     async def release(self, *, purge: bool, generation: int | None) -> None:
         """Confirm the last byte, stop the sidecar, give the record up. Raises Unconfirmed: nothing is lost then."""
-        await self.parts.custody.release(self.tenant, to="purged" if purge else "released", generation=generation)
+        to: To = "purged" if purge else "released"
+        both = (self._remove_worker(), self.parts.custody.release(self.tenant, to=to, generation=generation))
+        for result in await asyncio.gather(*both, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
         await self.detach()
 
     async def take_back(self, want: Assignment, progress: Progress) -> int:

@@ -31,9 +31,10 @@ async def release(ctx: Context, t: HeldTenant, to: To, generation: int | None) -
     for _ in range(3):
         if t.sidecar is not None:
             await _confirm_last(ctx, t, vol)
-            await sidecar.stop(ctx, t)
-        local = await ctx.on_engine(volume.local_positions, vol, t.claim.databases)
-        if await _in_bucket(ctx, t, vol, local):
+        async with sidecar.stopped(ctx, t):
+            local = await ctx.on_engine(volume.local_positions, vol, t.claim.databases)
+            complete = await _in_bucket(ctx, t, vol, local)
+        if complete:
             break
         if t.uid is not None:  # the stop itself left something behind: go round once more
             await sidecar.start(ctx, t, vol, t.uid)

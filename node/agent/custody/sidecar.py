@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -160,16 +161,25 @@ async def reconfigure(ctx: Context, t: HeldTenant, limits: watchdog.Limits) -> N
         await restart(ctx, t, limits)
 
 
-async def stop(ctx: Context, t: HeldTenant) -> None:
-    """Stop and remove the sidecar, in order: its own last sync is waited for. Raises Refused."""
+@asynccontextmanager
+async def stopped(ctx: Context, t: HeldTenant) -> AsyncIterator[None]:
+    """Stop the sidecar, in order: its own last sync is waited for. It is removed by the end of the block.
+
+    Raises Refused.
+    """
     async with t.sidecar_lock:
         sidecar = t.sidecar
         if sidecar is None:
+            yield
             return
         _abandon(t, sidecar, "stopped")
         await engine(ctx, t.tenant, lambda: ctx.runtime.stop(sidecar.name, ctx.bounds.stop_s))
-        await engine(ctx, t.tenant, lambda: ctx.runtime.remove(sidecar.name))
-        detach(t)  # not before: an engine that did not do it is asked again
+        removal = asyncio.ensure_future(engine(ctx, t.tenant, lambda: ctx.runtime.remove(sidecar.name)))
+        try:
+            yield
+        finally:
+            await removal
+            detach(t)  # not before: an engine that did not do it is asked again
 
 
 async def kill(ctx: Context, t: HeldTenant) -> None:
