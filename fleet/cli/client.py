@@ -91,6 +91,12 @@ class Client:
                 made = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
             try:
                 made.connect()
+            except ssl.SSLCertVerificationError as e:
+                raise CliError(
+                    f"the certificate of {self._url} is not trusted ({e.verify_message}); set FLEET_TLS_CA to the "
+                    "certificate of who signed it",
+                    UNAVAILABLE,
+                ) from None
             except OSError as e:
                 raise CliError(
                     f"the controller at {self._url} does not answer ({e}); start it with 'fleet serve', "
