@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Annotated, Any, Literal, Protocol
 
-from fastapi import Depends, FastAPI, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from pydantic import SecretStr
@@ -81,8 +81,14 @@ def build(service: Service, tokens: tuple[SecretStr, ...], readonly: tuple[Secre
     app = FastAPI(title="fleet agent", docs_url=None, redoc_url=None, openapi_url=None)
     _errors(app)
     _limit_bodies(app)
-    guarded = [Depends(authorize)]
+    _open(app, service)
+    guarded = APIRouter(dependencies=[Depends(authorize)])
+    _guarded(guarded, service)
+    app.include_router(guarded)
+    return app
 
+
+def _open(app: FastAPI, service: Service) -> None:
     @app.get("/healthz")
     def healthz() -> PlainTextResponse:
         return PlainTextResponse("ok\n")
@@ -92,28 +98,30 @@ def build(service: Service, tokens: tuple[SecretStr, ...], readonly: tuple[Secre
         why = service.ready()
         return PlainTextResponse(f"{why or 'ok'}\n", 503 if why else 200)
 
-    @app.get("/metrics", dependencies=guarded)
+
+def _guarded(app: APIRouter, service: Service) -> None:
+    @app.get("/metrics")
     async def metrics() -> PlainTextResponse:
         text = await asyncio.to_thread(service.metrics)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.put("/v1/tenants/{tenant}", status_code=202, dependencies=guarded)
+    @app.put("/v1/tenants/{tenant}", status_code=202)
     async def assign(tenant: str, want: Assignment) -> TenantReport:
         if want.tenant != tenant or not keys.is_name(tenant):
             raise Fault(400, "bad_tenant", f"{tenant!r} is not the name in the body, or not a tenant's name")
         return await service.assign(want)
 
-    @app.get("/v1/state", dependencies=guarded)
+    @app.get("/v1/state")
     async def state(
         version: Annotated[int, Query(ge=-1)] = -1, wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT_S)] = 0
     ) -> NodeReport:
         return await service.read(version, wait)
 
-    @app.get("/v1/tenants/{tenant}/points", dependencies=guarded)
+    @app.get("/v1/tenants/{tenant}/points")
     async def points(tenant: str) -> Points:
         return await service.points(tenant)
 
-    @app.get("/v1/tenants/{tenant}/logs", dependencies=guarded)
+    @app.get("/v1/tenants/{tenant}/logs")
     async def logs(
         tenant: str,
         container: Literal["worker", "sidecar"] = "worker",
@@ -124,11 +132,9 @@ def build(service: Service, tokens: tuple[SecretStr, ...], readonly: tuple[Secre
         lines = await asyncio.to_thread(lambda: service.logs(tenant, container, tail=tail, since=since, follow=follow))
         return StreamingResponse(lines, media_type="text/plain")
 
-    @app.post("/v1/purge/{tenant}", dependencies=guarded)
+    @app.post("/v1/purge/{tenant}")
     async def purge(tenant: str, request: PurgeRequest) -> PurgeReport:
         return await service.purge(tenant, request.epoch)
-
-    return app
 
 
 def _errors(app: FastAPI) -> None:

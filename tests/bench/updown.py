@@ -36,13 +36,13 @@ def _measured(s: Stage, peer: Peer, rounds: int) -> Iterator[Figure]:
         pair = peer.pair(tenant, s.spec)
         both: list[Callable[[], None]] = [
             lambda tenant=tenant: _ours(s, tenant, ups, downs, phases),  # type: ignore[misc]  # bound now, on purpose
-            lambda pair=pair: _theirs(s, peer, pair, ups, downs, (up_at_once, down_at_once)),  # type: ignore[misc]
+            lambda pair=pair: _theirs(s, peer, pair, ups, downs, (up_at_once, down_at_once)),  # type: ignore[misc]  # a default of a lambda has no type
         ]
         for one in both if number % 2 else reversed(both):
             one()
     for tenant in s.names("cli", rounds):
-        cli.ours.append(timed(lambda tenant=tenant: _by_cli(s, tenant)))  # type: ignore[misc]
-        cli.theirs.append(timed(lambda tenant=tenant: s.up(f"api-{tenant}")))  # type: ignore[misc]
+        cli.ours.append(timed(lambda tenant=tenant: _by_cli(s, tenant)))  # type: ignore[misc]  # a default of a lambda has no type
+        cli.theirs.append(timed(lambda tenant=tenant: s.up(f"api-{tenant}")))  # type: ignore[misc]  # a default of a lambda has no type
         s.down(tenant)
         s.down(f"api-{tenant}")
     how = {"peer_side_by_side": up_at_once}
