@@ -162,8 +162,6 @@ async def leave(machine: Machine) -> None:
     try:
         for why in await machine.node.release():
             log.error("not released", why=why, hint="its data stays on this disk")
-    except TimeoutError:
-        log.error("release took too long", hint="what is left is frozen and killed; its data stays on this disk")
     finally:
         ticking.cancel()
     with contextlib.suppress(RuntimeFailed, GatewayFailed):

@@ -25,8 +25,9 @@ from node.bucket.records import Capacity
 
 log = structlog.get_logger()
 
-# Releasing waits for the bucket; past this the guard freezes what is left, and the disk still has it.
-RELEASE_S = 60.0
+# Releasing waits for the bucket. When no tenant was released for so long, more than one takes at its worst, the guard
+# freezes what is left, and the disk still has it.
+RELEASE_S = 90.0
 ADOPT_TRIES = 10
 
 
@@ -92,6 +93,8 @@ class Node:
         """Delete the data of a tombstoned tenant: in the bucket, then its folders here."""
         try:
             deleted, done = await self.parts.custody.purge(tenant, epoch)
+            held = self.tenants.get(tenant)
+            done = done and (held is None or held.walk.claim is None)  # else the name was born again meanwhile
             if done:
                 await asyncio.to_thread(self.parts.volumes.discard, tenant)
         except Refused as e:
@@ -213,9 +216,15 @@ class Node:
 
     async def release(self) -> list[str]:
         """The node stops: every tenant down in order, side by side. Answers why some are not."""
-        async with asyncio.timeout(RELEASE_S):
-            left = await asyncio.gather(*(t.release_now() for t in self.tenants.values()))
-        return [why for why in left if why]
+        left = []
+        pending = {asyncio.create_task(t.release_now(), name=t.name) for t in self.tenants.values()}
+        while pending:
+            done, pending = await asyncio.wait(pending, timeout=RELEASE_S, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                left += [f"{task.get_name()}: not released within {RELEASE_S:g} s" for task in pending]
+                break
+            left += [why for task in done if (why := task.result())]
+        return left
 
     async def close(self) -> None:
         """The agent alone stops: tenants run on."""
