@@ -41,6 +41,10 @@ class Marker:
         """After a confirmed stop."""
         return replace(self, released=True, positions=positions)
 
+    def stale(self) -> Marker:
+        """Of a volume whose disk is behind: no epoch goes on with it, and nothing of it is missed."""
+        return replace(self, epoch=0, released=True, positions={})
+
     @property
     def disposable(self) -> bool:
         """Whether all that the volume holds is in the bucket: it was released, or only ever restored."""

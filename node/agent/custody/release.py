@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from typing import Literal
 
 from node.agent.custody import claim as rules
@@ -44,19 +45,26 @@ async def release(ctx: Context, t: HeldTenant, to: To, generation: int | None) -
         recorded = {db: ltx.hex16(txid) for db, txid in local.items()}
         found = await ctx.on_engine(marker.read, vol.marker)
         if found is not None:
-            await _flush(ctx, t, vol)
-            await ctx.on_engine(marker.write, vol.marker, found.confirmed().at_rest(recorded))
+            rest = found.confirmed().at_rest(recorded)
+            await ctx.on_engine(marker.write, vol.marker, rest if await _flush(ctx, t, vol) else rest.stale())
         await _record(ctx, t, to, generation, t.claim.epoch, recorded)
     else:
         await _record(ctx, t, to, generation, t.owner.record.data_epoch, dict(t.owner.record.positions))
 
 
-async def _flush(ctx: Context, t: HeldTenant, vol: Volume) -> None:
-    """What is about to be called at rest is on the disk: it may go on after a power cut."""
+async def _flush(ctx: Context, t: HeldTenant, vol: Volume) -> bool:
+    """What is about to be called at rest is on the disk: it may go on after a power cut.
+
+    False: its file system has stopped after an error (a full disk's), so the disk is behind what could be read; the
+    bucket has all of that, so nothing is lost but this volume. Raises Unconfirmed.
+    """
     try:
         await ctx.on_engine(volume.flush, vol, await ctx.on_engine(volume.existing, vol, t.claim.databases))
     except OSError as e:
+        if e.errno in (errno.EIO, errno.EROFS):
+            return False
         raise Unconfirmed(t.tenant, f"{t.tenant}: not released: its volume cannot be flushed: {e}") from e
+    return True
 
 
 async def _whole(ctx: Context, t: HeldTenant, vol: Volume, local: dict[str, int]) -> bool:

@@ -10,12 +10,15 @@ import contextlib
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 from node.agent.ports import RuntimeFailed
 
 _BLOCK = 4096
 _TIMEOUT_S = 120.0
+_LETS_GO_S = 0.1
+_LETS_GO_TRIES = 30
 _OPTIONS = "loop,nosuid,nodev,noatime,discard"
 
 
@@ -49,22 +52,36 @@ def make(image: Path, disk_bytes: int) -> None:
     _run(["mkfs.ext4", "-q", *shape, str(image)], "disk_full")
 
 
-def attach(image: Path, folder: Path) -> None:
+def attach(image: Path, folder: Path) -> bool:
     """Mount `image` at `folder`; mounted already is fine. One that a full disk has stopped is mounted afresh, and one
-    that a crash has damaged is repaired. Raises RuntimeFailed (no_quota, volume_damaged)."""
+    that a crash has damaged is repaired. Answers whether it had stopped: then some of what was written to it, though
+    it could be read until now, is gone. Raises RuntimeFailed (no_quota, volume_damaged, busy)."""
+    stopped = folder.is_mount() and _stopped(folder)
     if folder.is_mount():
-        if not os.statvfs(folder).f_flag & os.ST_RDONLY:
-            return
+        if not stopped:
+            return False
         detach(folder)
     if _mount(image, folder):
-        return
+        return stopped
     detach(folder)
-    if _in_use(image):
+    if _stays_in_use(image):
+        _mount(image, folder)  # as it was: who looks after its containers looks here
         text = f"{image} is read-only after an error of its disk, and a container still uses it: stop that first"
         raise RuntimeFailed(text, reason="busy", retryable=True)
     _repair(image)
     if not _mount(image, folder):
         raise RuntimeFailed(f"cannot mount {image} at {folder}; see dmesg", reason="no_quota", retryable=True)
+    return stopped
+
+
+def _stopped(folder: Path) -> bool:
+    """Whether the file system mounted there has stopped writing after an error. Newer kernels have a word of their own
+    for that, and call it writable still."""
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        return True
+    mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+    options = [fields[3].split(",") for fields in mounts if fields[1] == str(folder)]
+    return bool(options) and "emergency_ro" in options[-1]
 
 
 def detach(folder: Path) -> None:
@@ -95,6 +112,15 @@ def grow(image: Path, folder: Path, disk_bytes: int) -> None:
         attach(image, folder)
 
 
+def _stays_in_use(image: Path) -> bool:
+    """Whether it is in use, and not only by a container that is being made beside and lets go of it in a moment."""
+    for _ in range(_LETS_GO_TRIES):
+        if not _in_use(image):
+            return False
+        time.sleep(_LETS_GO_S)
+    return True
+
+
 def _in_use(image: Path) -> bool:
     """Whether a loop device still has it: a container that was not told of the unmount writes to it."""
     return bool(_run(["losetup", "--associated", str(image)], "no_quota").strip())
@@ -114,7 +140,7 @@ def _mount(image: Path, folder: Path) -> bool:
         return False
     with contextlib.suppress(OSError):  # not empty, or no folder any more: then it is the tenant's
         (folder / "lost+found").rmdir()
-    return not os.statvfs(folder).f_flag & os.ST_RDONLY
+    return not _stopped(folder)
 
 
 def _run(command: list[str], reason: str) -> str:

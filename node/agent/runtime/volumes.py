@@ -141,9 +141,15 @@ class DiskVolumes:
 
     def _attach(self, home: Path) -> Volume:
         volume = Volume(home / "data", home / "meta", home / "run", home / "marker")
-        if (home / IMAGE).exists():
-            quota.attach(home / IMAGE, volume.data)
+        if (home / IMAGE).exists() and quota.attach(home / IMAGE, volume.data):
+            _distrust(volume.marker)
         return volume
+
+
+def _distrust(marker: Path) -> None:
+    """What was noted of a volume whose disk stopped is not true any more: what it holds is older than what was read."""
+    for note in marker.glob("*.json"):
+        note.rename(note.with_suffix(".stopped"))
 
 
 def _mend(folder: Path, owner: int, mode: int) -> None:
