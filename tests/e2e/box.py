@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLEET = Path(sys.executable).with_name("fleet")
 DOCSEARCH = ROOT / "deploy/examples/docsearch"
 PARTS = ("agent", "guard")
+READONLY = "may-look-and-nothing-else"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Box:
             "FLEET_GATEWAY_LISTEN": f"127.0.0.1:{gateway}",
             "FLEET_NODE": "one",
             "FLEET_MODE": "solo",
+            "FLEET_TOKEN_READONLY": READONLY,
             **settings,
         }
         self.process = Process([FLEET, "serve"], log=folder / "serve.log", environment=self.env, cwd=folder)

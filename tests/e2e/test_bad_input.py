@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.box import DOCSEARCH, Box
+from tests.e2e.box import DOCSEARCH, READONLY, Box
 
 
 @pytest.mark.parametrize(
@@ -149,6 +149,11 @@ def test_the_databases_of_a_tenant_cannot_change(box: Box) -> None:
 def test_a_wrong_token_and_a_readonly_token(box: Box) -> None:
     assert box.fleet("ls", check=False, FLEET_TOKEN="wrong").code == 2
     assert box.request("GET", f"{box.controller}/v1/tenants")[0] == 401
+    assert box.fleet("ls", FLEET_TOKEN=READONLY).code == 0
+    done = box.fleet("up", "forbidden", "--image", "x", "--db", "a.db", check=False, FLEET_TOKEN=READONLY)
+    assert done.code == 2, done
+    assert "read" in done.err
+    assert box.fleet("status", "forbidden", check=False).code == 3
 
 
 def test_a_body_over_the_bound(box: Box) -> None:
