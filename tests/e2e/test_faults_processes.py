@@ -90,7 +90,7 @@ def test_a_part_is_killed_in_the_middle_of(box: Box, operation: str, part: str) 
         kill(box, ledger.tenant, part)
         box.wait_state(ledger.tenant, ends_in, timeout_s=120)
     if ends_in == "released":
-        assert ledger.box.tenant(ledger.tenant, "GET", "/rows")[0] == 503
+        box.eventually(lambda: box.tenant(ledger.tenant, "GET", "/rows")[0] == 503, "a 503 for what is down")
         box.fleet("up", ledger.tenant)
     goes_on(box, ledger)
     ledger.check_bucket()
