@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -187,23 +188,45 @@ def test_logs_of_the_worker_and_of_its_sidecar(box: Box, acme: str) -> None:
     assert "noted" not in sidecar
 
 
+class Following:
+    """A command that streams: what it printed so far, and how it ends when it is interrupted."""
+
+    def __init__(self, box: Box, *words: str) -> None:
+        pipe = subprocess.PIPE
+        self._command = subprocess.Popen([FLEET, *words], env=box.env, stdout=pipe, stderr=pipe, text=True)
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._command.stdout is not None
+        self.lines.extend(iter(self._command.stdout.readline, ""))
+
+    def interrupt(self) -> tuple[int, str]:
+        """Ctrl-C; answers its exit code and what it said."""
+        self._command.send_signal(signal.SIGINT)
+        try:
+            code = self._command.wait(30)
+        finally:
+            self._command.kill()
+            self._reader.join()
+        assert self._command.stderr is not None
+        return code, self._command.stderr.read()
+
+
 def test_a_log_is_followed_until_it_is_interrupted(box: Box, acme: str) -> None:
-    command = subprocess.Popen(
-        [FLEET, "logs", acme, "-f", "-n", "0"], env=box.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    following = Following(box, "logs", acme, "-f", "-n", "0")
+
+    def comes() -> bool:  # what happened before it began to follow is not shown
+        box.fleet("run", acme, "approve", "--input", '{"what": "followed"}')
+        return any("noted: followed" in line for line in following.lines)
+
     try:
-        box.eventually(lambda: _noted(box, command), "a line that is followed", timeout_s=30)
+        box.eventually(comes, "a line that is followed", timeout_s=30)
     finally:
-        command.send_signal(signal.SIGINT)
-        _, err = command.communicate(timeout=30)
-    assert command.returncode == 130
-    assert "Traceback" not in err
-
-
-def _noted(box: Box, command: subprocess.Popen[str]) -> bool:
-    box.fleet("run", "acme", "approve", "--input", '{"what": "followed"}')
-    assert command.stdout is not None
-    return "noted: followed" in command.stdout.readline()
+        code, said = following.interrupt()
+    assert code == 130
+    assert "Traceback" not in said
 
 
 def test_events_of_one_tenant_and_of_all(box: Box, acme: str) -> None:
@@ -216,15 +239,18 @@ def test_events_of_one_tenant_and_of_all(box: Box, acme: str) -> None:
 
 
 def test_events_are_followed(box: Box, acme: str) -> None:
-    command = subprocess.Popen([FLEET, "events", acme, "-f"], env=box.env, stdout=subprocess.PIPE, text=True)
+    following = Following(box, "events", acme, "-f")
+    numbers = itertools.count()
+
+    def comes() -> bool:
+        box.fleet("up", acme, "--label", f"seen=n{next(numbers)}")
+        return any(f" {acme} " in line for line in following.lines)
+
     try:
-        time.sleep(1)
-        box.fleet("up", acme, "--label", "seen=yes")
-        assert command.stdout is not None
-        assert f" {acme} " in command.stdout.readline()
+        box.eventually(comes, "an event that is followed", timeout_s=30)
     finally:
-        command.send_signal(signal.SIGINT)
-        command.wait(30)
+        code, _ = following.interrupt()
+    assert code == 130
     box.fleet("up", acme, "--label", "seen=")
 
 
