@@ -184,8 +184,13 @@ async def release_unheld(ctx: Context, tenant: str, to: To, generation: int | No
 
 
 def _closing(me: rules.Me, owner: Owner, to: To, generation: int | None) -> dict[str, object]:
-    """What has to change in a free record; nothing if it says so already. What is lost stays lost."""
+    """What has to change in a free record; nothing if it says so already. What is lost stays lost.
+
+    A wish that was overtaken changes nothing: a late tombstone would have the next life start empty.
+    """
     changes: dict[str, object] = {}
+    if generation is not None and generation < owner.observed_generation:
+        return changes
     if owner.state != to and (to == "purged" or owner.state not in rules.IDLE):
         changes = {"state": to, "node": me.node, "session": me.session, "reason": "", "message": ""}
     if generation is not None and generation > owner.observed_generation:
