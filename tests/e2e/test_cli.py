@@ -188,12 +188,19 @@ def test_logs_of_the_worker_and_of_its_sidecar(box: Box, acme: str) -> None:
     assert "noted" not in sidecar
 
 
+def _interruptible() -> None:
+    """Ctrl-C works as in a terminal, also where this run was started in the background, which has it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Following:
     """A command that streams: what it printed so far, and how it ends when it is interrupted."""
 
     def __init__(self, box: Box, *words: str) -> None:
         pipe = subprocess.PIPE
-        self._command = subprocess.Popen([FLEET, *words], env=box.env, stdout=pipe, stderr=pipe, text=True)
+        self._command = subprocess.Popen(
+            [FLEET, *words], env=box.env, stdout=pipe, stderr=pipe, text=True, preexec_fn=_interruptible
+        )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
