@@ -23,7 +23,7 @@ from node.agent.custody.marker import Marker
 from node.agent.custody.sidecar import engine
 from node.agent.custody.source import Source
 from node.agent.custody.values import Prepared, Progress
-from node.agent.ports import JobResult, JobSpec, Volume
+from node.agent.ports import JobResult, JobSpec, RuntimeFailed, Volume
 from node.api import Phase
 from node.bucket import cas, keys
 
@@ -72,7 +72,12 @@ async def prepare(ctx: Context, t: HeldTenant, uid: int, disk_bytes: int, progre
 
 def _clear(ctx: Context, t: HeldTenant) -> Path | None:
     """A fresh volume is new: an old one is deleted if all of it is in the bucket, else set aside."""
-    old = ctx.volumes.find(t.tenant)
+    try:
+        old = ctx.volumes.find(t.tenant)
+    except RuntimeFailed as e:
+        if e.reason != "volume_damaged":
+            raise
+        return ctx.volumes.set_aside(t.tenant, "damaged")
     if old is None:
         return None
     found = marker.read(old.marker)

@@ -16,6 +16,7 @@ from node.agent.custody.look import epochs_with_files, objects, positions, salva
 from node.agent.custody.position import Position
 from node.agent.custody.source import Source, Sources
 from node.agent.custody.values import Claim, Kind
+from node.agent.ports import RuntimeFailed
 from node.api import Assignment
 from node.bucket import cas, keys
 from node.bucket.cas import Held
@@ -73,7 +74,12 @@ async def _decide(ctx: Context, a: Assignment, me: Me, found: Held[Owner] | None
 async def _facts(
     ctx: Context, a: Assignment, me: Me, owner: Owner | None
 ) -> tuple[VolumeFacts | None, Mapping[str, Position] | None]:
-    vol = await ctx.on_engine(ctx.volumes.find, a.tenant)
+    try:
+        vol = await ctx.on_engine(ctx.volumes.find, a.tenant)
+    except RuntimeFailed as e:
+        if e.reason != "volume_damaged":
+            raise
+        vol = None  # it is not gone on with; `prepare` sets it aside
     if vol is None:
         return None, None
     facts = await ctx.on_engine(volume.facts, vol, a.spec.databases)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from node.agent.ports import Container, JobResult, JobSpec, SidecarSpec, Usage, Volume, WorkerSpec
+from node.agent.ports import Container, JobResult, JobSpec, RuntimeFailed, SidecarSpec, Usage, Volume, WorkerSpec
 
 LITESTREAM = Path(sys.executable).with_name("litestream")
 _MOUNTS = """
@@ -170,6 +170,7 @@ class LocalVolumes:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.before: Callable[[str], None] = lambda call: None
+        self.damaged = False
 
     def ensure(self, tenant: str, uid: int, disk_bytes: int) -> Volume:
         self.before("ensure")
@@ -181,6 +182,8 @@ class LocalVolumes:
 
     def find(self, tenant: str) -> Volume | None:
         volume = self._volume(tenant)
+        if self.damaged and volume.data.exists():
+            raise RuntimeFailed("its file system is damaged", reason="volume_damaged", retryable=False)
         return volume if volume.data.exists() else None
 
     def set_aside(self, tenant: str, label: str) -> Path:

@@ -155,6 +155,21 @@ def test_an_old_volume_is_set_aside_and_not_wiped(machine: Machine) -> None:
     asyncio.run(walk())
 
 
+def test_a_volume_that_cannot_be_mounted_is_set_aside_and_restored_from_the_bucket(machine: Machine) -> None:
+    async def walk() -> None:
+        await machine.up(assignment(), lambda: machine.write(5))
+        await machine.custody.release("acme")
+        machine.volumes.damaged = True
+        prepared = await machine.up(assignment())
+        assert prepared.claim.epoch == 2
+        assert prepared.set_aside
+        assert (prepared.set_aside / "data" / "app.db").exists()
+        machine.volumes.damaged = False
+        assert machine.count() == 5
+
+    asyncio.run(walk())
+
+
 def test_a_volume_that_diverged_from_the_bucket_is_not_continued(machine: Machine) -> None:
     async def walk() -> None:
         await machine.up(assignment(), lambda: machine.write(5))
