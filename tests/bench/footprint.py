@@ -21,9 +21,11 @@ from tests.testbed.faulty import FaultyProxy, Seen
 
 TENANTS = 50
 EMPTY_S = 120
-# Two looks of each kind that a sidecar takes every five minutes.
-WINDOW_S = 600
-SETTLE_S = 75
+# How often a sidecar looks what it could compact, and how long after the minute it may be at it.
+LOOK_S = 300
+LATE_S = 20
+WINDOW_S = 2 * LOOK_S
+SETTLE_S = 60
 DAY_S = 86400
 WRITER = "writer"
 ROW = b"x" * 100
@@ -42,7 +44,7 @@ def run(*, quick: bool = False) -> Iterator[Figure]:
         empty = _window(s, proxy, 30 if quick else EMPTY_S)
         side_by_side(lambda tenant: s.up(tenant), s.names("idle", count), 4)
         s.up(WRITER)
-        time.sleep(15 if quick else SETTLE_S)
+        time.sleep(15 if quick else _rest_s(time.time()))
         disk = _disk(s)
         with _writing(s) as rows:
             full = _window(s, proxy, window_s)
@@ -50,6 +52,11 @@ def run(*, quick: bool = False) -> Iterator[Figure]:
         yield from _processes(s, empty, full, count)
         yield from _requests(empty, full, count)
         yield from _writer(s, full, rows.done, disk, grown)
+
+
+def _rest_s(now: float) -> float:
+    """Until a start has left no more to do: sidecars compact what it wrote at the next multiple of five minutes."""
+    return SETTLE_S + LOOK_S - (now + SETTLE_S) % LOOK_S + LATE_S
 
 
 @dataclass(frozen=True)
