@@ -57,6 +57,16 @@ def free_ports(count: int) -> list[int]:
         return [s.getsockname()[1] for s in sockets]
 
 
+def free_block(size: int) -> int:
+    """The first of so many ports in a row that nothing listens on: the embedded store takes ten."""
+    for base in range(17090, 32000, size):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(base, base + size):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return base
+    raise Untrue(f"there are no {size} free ports in a row")
+
+
 class Fleet:
     """`fleet serve` in a state folder of its own, and the commands that a user would type."""
 
@@ -71,6 +81,7 @@ class Fleet:
             "FLEET_CONTROLLER_LISTEN": f"127.0.0.1:{controller}",
             "FLEET_AGENT_LISTEN": f"127.0.0.1:{agent}",
             "FLEET_GATEWAY_LISTEN": f"127.0.0.1:{gateway}",
+            "FLEET_STORE_PORT": str(free_block(10)),
         }
         self.log = state / "serve.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -315,7 +326,7 @@ def main() -> int:
 
 def keep(fleet: Fleet) -> None:
     """How to reach what runs, and how to stop it."""
-    names = ("FLEET_STATE_DIR", "FLEET_CONTROLLER", "FLEET_CONTROLLER_LISTEN", "FLEET_AGENT_LISTEN")
+    names = ("FLEET_STATE_DIR", "FLEET_CONTROLLER", "FLEET_CONTROLLER_LISTEN", "FLEET_AGENT_LISTEN", "FLEET_STORE_PORT")
     exports = " ".join(f"{n}={fleet.env[n]}" for n in (*names, "FLEET_GATEWAY_LISTEN"))
     pid = fleet.process.pid if fleet.process else 0
     say(f"\nLeft running:\n  tenant      {fleet.gateway}/t/{TENANT}/search?q=copyright")
