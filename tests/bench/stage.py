@@ -120,7 +120,9 @@ def stage(*, counted: bool = False, **settings: str) -> Iterator[Stage]:
         if counted:
             proxy = stack.enter_context(faulty_proxy(urlsplit(minio.endpoint).port or 0))
             environment["FLEET_S3_ENDPOINT"] = proxy.endpoint
-        box = stack.enter_context(running(Box(folder / "box", engine.host, environment, **settings)))
+        made = Box(folder / "box", engine.host, environment, **settings)
+        stack.callback(made.unmount, folder)  # or the tenants' disks would outlive the fleet
+        box = stack.enter_context(running(made))
         staged = Stage(box, engine, minio, bucket, proxy)
         staged.prepare()
         yield staged
