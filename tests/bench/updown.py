@@ -16,6 +16,8 @@ from tests.e2e.box import FLEET
 # Long enough for the first snapshot and for what a start leaves to do: a down is measured of a tenant at rest.
 REST_S = 1.5
 TRIALS = 3
+# Side by side unless it is clearly slower: it is a coin's toss between two that are equal.
+UNSURE = 1.1
 
 
 def run(*, quick: bool = False) -> Iterator[Figure]:
@@ -106,7 +108,7 @@ def _faster(s: Stage, peer: Peer) -> tuple[bool, bool]:
             took["up", at_once].append(timed(lambda: peer.up(pair, at_once=at_once)))  # noqa: B023 - called at once
             time.sleep(REST_S)
             took["down", at_once].append(timed(lambda: peer.down(pair, at_once=at_once)))  # noqa: B023 - called at once
-    up, down = (quantile(took[what, True], 0.5) <= quantile(took[what, False], 0.5) for what in ("up", "down"))
+    up, down = (min(took[what, True]) <= UNSURE * min(took[what, False]) for what in ("up", "down"))
     return up, down
 
 
