@@ -35,11 +35,6 @@ class Board:
             self.touch()
         return new
 
-    def drop(self, tenant: str) -> None:
-        """Forget a tenant that is no longer this node's."""
-        if self._reports.pop(tenant, None) is not None:
-            self.touch()
-
     def tenants(self) -> tuple[TenantReport, ...]:
         """All reports, by name."""
         return tuple(self._reports[t] for t in sorted(self._reports))

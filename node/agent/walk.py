@@ -67,7 +67,6 @@ class Walk:
         self.address: str = ""
         self.phases: list[Phase] = []
         self.started_at = 0.0
-        self.restored_bytes = 0
         self.warnings: tuple[str, ...] = ()
         self.instance = ""
         self._leaving = ""
@@ -91,7 +90,6 @@ class Walk:
             prepared = await self.parts.custody.prepare(claim, self._uid, want.spec.limits.disk, progress)
         claim = self.claim = prepared.claim  # a loss that was accepted may have left nothing to restore: born
         self.volume = prepared.volume
-        self.restored_bytes = prepared.restored_bytes
         self.warnings = prepared.warnings
         self.phases += prepared.phases
         await self._open_door()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from node.agent.gateway.errors import GatewayMisconfigured
+from node.settings import is_loopback
 
 DOMAIN = re.compile(r"(?=.{1,190}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
@@ -51,9 +51,8 @@ class GatewayConfig:
 
 def from_settings(settings: Listening) -> GatewayConfig:
     """The gateway's configuration. Raises GatewayMisconfigured: beyond loopback without TLS, or a wrong domain."""
-    host, _, port = settings.gateway_listen.rpartition(":")
-    host = host.strip("[]")
-    if not loopback(host) and settings.tls_cert is None and not settings.insecure:
+    port = settings.gateway_listen.rpartition(":")[2]
+    if not is_loopback(settings.gateway_listen) and settings.tls_cert is None and not settings.insecure:
         raise GatewayMisconfigured(
             f"FLEET_GATEWAY_LISTEN={settings.gateway_listen} is beyond loopback: "
             "set FLEET_TLS_CERT and FLEET_TLS_KEY, or FLEET_INSECURE=true to serve it unencrypted"
@@ -64,14 +63,6 @@ def from_settings(settings: Listening) -> GatewayConfig:
     if domain is not None and not DOMAIN.fullmatch(domain):
         raise GatewayMisconfigured(f"FLEET_DOMAIN={settings.domain!r} is not a domain name")
     return GatewayConfig(settings.gateway_listen, domain, settings.tls_cert, settings.tls_key)
-
-
-def loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @dataclass(frozen=True, slots=True)
