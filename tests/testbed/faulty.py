@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any, TypeVar
 
@@ -54,7 +54,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Seen:
-    """A request that came by: when (monotonic seconds), what, and the status of its answer (None: none was seen)."""
+    """A request that came by: when (monotonic seconds), what, and the status of its answer (None: none yet)."""
 
     at: float
     method: str
@@ -161,30 +161,29 @@ class FaultyProxy:
         upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     ) -> bool:
         """One request and its answer; says whether the connection goes on."""
-        request, began = request_of(head), time.monotonic()
+        request = request_of(head)
         rule = next((rule for rule in self._rules if rule.takes(request)), Rule(Mode.PASS))
         rule.hits += 1
-        status: int | None = None
-        sent = got = 0
-        try:
-            if rule.mode is Mode.BLACKHOLE:
-                await reader.read(-1)  # until the client, or `heal`, closes it
-                return False
-            if rule.mode is Mode.UNAVAILABLE:
-                writer.write(_ANSWER_503)
-                await writer.drain()
-                status = 503
-                return False
-            if rule.mode is Mode.DELAY:
-                await asyncio.sleep(rule.delay_s)
-            sent = await _forward(head, reader, writer, upstream[1])
-            answer = await _answer(upstream[0])
-            status = answer.status
-            lost = rule.mode is Mode.LOST_REPLY
-            got = await _reply(answer, request, upstream[0], None if lost else writer)
-            return not lost and not head.closes and not answer.closes
-        finally:
-            self.seen.append(Seen(began, request.method, request.key, status, sent, got))
+        place, seen = len(self.seen), Seen(time.monotonic(), request.method, request.key, None, 0, 0)
+        self.seen.append(seen)
+        if rule.mode is Mode.BLACKHOLE:
+            await reader.read(-1)  # until the client, or `heal`, closes it
+            return False
+        if rule.mode is Mode.UNAVAILABLE:
+            self.seen[place] = replace(seen, status=503)
+            writer.write(_ANSWER_503)
+            await writer.drain()
+            return False
+        if rule.mode is Mode.DELAY:
+            await asyncio.sleep(rule.delay_s)
+        sent = await _forward(head, reader, writer, upstream[1])
+        answer = await _answer(upstream[0])
+        # Written down before the client has its answer: whoever has it finds it counted.
+        self.seen[place] = seen = replace(seen, status=answer.status, bytes_in=sent)
+        lost = rule.mode is Mode.LOST_REPLY
+        got = await _reply(answer, request, upstream[0], None if lost else writer)
+        self.seen[place] = replace(seen, bytes_out=got)
+        return not lost and not head.closes and not answer.closes
 
 
 async def _forward(
