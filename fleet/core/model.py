@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from node.api import TenantReport, TenantState
+from node.bucket import liveness
 from node.bucket.records import Capacity, Owner, Spec
 
 # States in which a node has a tenant's data in custody, or is taking it.
@@ -93,9 +94,7 @@ NOTHING = Evidence(None, 0, None, None, "none")
 
 def session_over(machine: Machine | None, session: int) -> bool:
     """Whether this session of a machine is over: its lease says gone for it, or names a later one."""
-    return machine is not None and (
-        machine.session > session or (machine.session == session and machine.state == "gone")
-    )
+    return machine is not None and liveness.session_over(machine, session)
 
 
 def evidence(tenant: str, is_: Is) -> Evidence:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from node.agent.custody import position
 from node.agent.custody.position import Position
+from node.bucket import liveness
 from node.bucket.records import Lease, Owner, Restore
 
 IDLE = frozenset({"released", "hibernated", "purged", "lost", "damaged"})
@@ -75,7 +76,7 @@ def session_over(owner: Owner, lease: Lease | None) -> bool:
     """
     if lease is None or lease.node != owner.node:
         return False
-    return lease.session > owner.session or (lease.session == owner.session and lease.state == "gone")
+    return liveness.session_over(lease, owner.session)
 
 
 def freedom(me: Me, owner: Owner | None, lease: Lease | None, restore: Restore | None) -> Elsewhere | No | None:

@@ -1,18 +1,16 @@
-"""The lease: what is written when, and when another machine's session is over. Pure: values and times in, values out.
+"""The lease as this machine's guard writes it. Pure: values and times in, values out.
 
-Times are seconds of one clock of this machine; no clock is compared with another machine's.
+Times are seconds of this machine's clock.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from node.agent.custody.session import Mode, Session
 from node.bucket.records import Capacity, Lease
 
 RENEWALS_PER_TTL = 3
-Verdict = Literal["alive", "silent", "over"]
 
 
 def renew_at(session: Session, *, attempted: float) -> float:
@@ -50,11 +48,6 @@ def next_lease(me: Machine, before: Lease, *, session: Session, mode: Mode, nonc
     return _lease(me, before, number=session.session, seq=before.seq + 1, session=session, mode=mode, nonce=nonce)
 
 
-def gone(before: Lease, *, nonce: str) -> Lease:
-    """The same lease with its session over: what a machine writes when it leaves, or an observer in its place."""
-    return before.model_copy(update={"state": "gone", "nonce": nonce})
-
-
 def _lease(
     me: Machine, before: Lease | None, *, number: int, seq: int, session: Session, mode: Mode, nonce: str
 ) -> Lease:
@@ -75,32 +68,3 @@ def _lease(
         version=me.version,
         machine=me.id,
     )
-
-
-def session_over(lease: Lease, session: int) -> bool:
-    """Whether a node's session is over by what its lease says: gone for it, or a later one. Never merely another."""
-    return lease.session > session or (lease.session == session and lease.state == "gone")
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """What an observer last saw of a lease: (session, seq), and when the read that first showed them had ended."""
-
-    session: int
-    seq: int
-    since: float
-
-
-def look(seen: Sighting | None, lease: Lease, *, began: float, ended: float) -> tuple[Sighting, Verdict]:
-    """Judge a lease that was read from `began` to `ended` on the observer's own monotonic clock.
-
-    `silent` means that a CAS of `gone` under the ETag of *this* read may follow: the same (session, seq) was first seen
-    more than ttl + margin before this read began. A solo machine is never silent: it runs on through an outage.
-    """
-    same = seen is not None and (seen.session, seen.seq) == (lease.session, lease.seq)
-    now_seen = seen if same and seen is not None else Sighting(lease.session, lease.seq, since=ended)
-    if lease.state == "gone":
-        return now_seen, "over"
-    if same and lease.mode == "shared" and began >= now_seen.since + lease.ttl_s + lease.margin_s:
-        return now_seen, "silent"
-    return now_seen, "alive"

@@ -17,7 +17,7 @@ from node.agent.custody.lease import Machine
 from node.agent.custody.session import Mode, Session
 from node.agent.custody.sessionfile import Pending
 from node.agent.custody.threads import in_thread
-from node.bucket import cas, keys
+from node.bucket import cas, keys, liveness
 from node.bucket.cas import Held
 from node.bucket.errors import BucketError, Conflict
 from node.bucket.probe import probe
@@ -96,7 +96,7 @@ class Registrar:
 
     async def _before(self) -> Held[Lease] | None:
         """The lease that the new one replaces. If another state folder writes it, it must be silent for its time."""
-        seen: lease.Sighting | None = None
+        seen: liveness.Sighting | None = None
         while True:
             began = time.monotonic()
             held = await in_thread(lambda: cas.read(self._store(), self._key, Lease))
@@ -114,7 +114,7 @@ class Registrar:
                 log.warning("lease.of_another_machine", hint="waiting until it is surely dead", url=held.record.url)
             # Whoever gives a machine the name of a dead one takes its place, solo or not: nobody else could.
             judged = held.record.model_copy(update={"mode": "shared"})
-            seen, verdict = lease.look(seen, judged, began=began, ended=time.monotonic())
+            seen, verdict = liveness.look(seen, judged, began=began, ended=time.monotonic())
             if verdict != "alive":
                 return held
             await asyncio.sleep(_WATCH_STEP_S)
@@ -161,5 +161,5 @@ class Registrar:
         etag = session.etag
         if pending is not None:
             etag, ours = await self.definite(pending, ttl_s=session.ttl_s), pending.lease
-        last = lease.gone(ours, nonce=cas.new_nonce())
+        last = liveness.gone(ours, nonce=cas.new_nonce())
         await self.definite(Pending(last, etag, started=0.0), ttl_s=session.ttl_s)

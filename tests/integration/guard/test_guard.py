@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from node.agent.custody import freezer, lease
+from node.agent.custody import freezer
 from node.agent.custody.view import boottime
-from node.bucket import cas, keys
+from node.bucket import cas, keys, liveness
 from node.bucket.errors import Conflict
 from node.bucket.records import Fleet, Lease
 from tests.integration.guard.conftest import MachineUnderTest, Tenant
@@ -332,7 +332,7 @@ def _revoke(machine: MachineUnderTest) -> None:
         held = cas.read(machine.store, keys.node("n1"), Lease)
         assert held is not None
         try:
-            gone = lease.gone(held.record, nonce=cas.new_nonce())
+            gone = liveness.gone(held.record, nonce=cas.new_nonce())
             cas.write(machine.store, keys.node("n1"), gone, held.etag, give_up=cas.backoff())
         except Conflict:  # a renewal came first
             continue

@@ -8,8 +8,10 @@ import pytest
 
 from node.agent.custody import lease as leases
 from node.agent.custody import session as rules
-from node.agent.custody.lease import Machine, Sighting, look
+from node.agent.custody.lease import Machine
 from node.agent.custody.session import Session
+from node.bucket import liveness
+from node.bucket.liveness import Sighting, look
 from node.bucket.records import Capacity, Lease
 
 ME = Machine("n1", "http://n1:7081", Capacity(memory_bytes=1, cpus=1.0, disk_bytes=1), {"zone": "a"}, "0.1.0")
@@ -56,7 +58,7 @@ def test_a_renewal_says_the_mode_that_the_fleet_wants() -> None:
 
 
 def test_gone_changes_nothing_but_the_state() -> None:
-    after = leases.gone(lease(), nonce="m")
+    after = liveness.gone(lease(), nonce="m")
     assert after == lease().model_copy(update={"state": "gone", "nonce": "m"})
 
 
@@ -87,7 +89,7 @@ def test_attempts_come_faster_than_the_deadline() -> None:
     ],
 )
 def test_a_session_is_over_when_gone_or_when_a_later_one_is_named(record: Lease, over: bool) -> None:
-    assert leases.session_over(record, 7) is over
+    assert liveness.session_over(record, 7) is over
 
 
 def test_a_window_counts_from_the_end_of_the_read_that_showed_it() -> None:
