@@ -67,12 +67,6 @@ def replica_target(location: Location) -> ReplicaTarget:
     return ReplicaTarget(location.bucket, location.prefix, location.endpoint, location.region, credentials)
 
 
-def gateway_url(settings: Settings) -> str:
-    """Where clients reach this machine's gateway."""
-    scheme = "https" if settings.tls_cert is not None else "http"
-    return settings.gateway_url or f"{scheme}://{settings.gateway_listen}"
-
-
 def compose(settings: Settings, link: GuardLink) -> Machine:
     """Make every part of this machine's agent."""
     location = Location.of(settings)
@@ -96,7 +90,7 @@ def compose(settings: Settings, link: GuardLink) -> Machine:
         image_prefix=settings.image_prefix,
     )
     capacity = Capacity(memory_bytes=memory_bytes, cpus=cpus, disk_bytes=disk_bytes)
-    head = Head(settings.node, gateway_url(settings), capacity)
+    head = Head(settings.node, guardapp.gateway_url(settings), capacity)
     node = Node(head, parts, session=lambda: link.session.session)
     sampler = Sampler(node, settings.state_dir, lambda: remaining_s(link))
     metrics = NodeMetrics(sampler.snapshot)

@@ -45,6 +45,12 @@ def agent_url(settings: Settings) -> str:
     return settings.agent_url or f"{scheme}://{settings.agent_listen}"
 
 
+def gateway_url(settings: Settings) -> str:
+    """Where clients and other machines' gateways reach this machine's gateway."""
+    scheme = "https" if settings.tls_cert is not None else "http"
+    return settings.gateway_url or f"{scheme}://{settings.gateway_listen}"
+
+
 def spawn_agent() -> subprocess.Popen[bytes]:
     """Start an agent in a session of its own: a signal for the guard's terminal is not for the agent."""
     return subprocess.Popen(
@@ -101,6 +107,7 @@ async def compose(settings: Settings) -> Guard:
     machine = Machine(
         node=settings.node,
         url=agent_url(settings),
+        gateway_url=gateway_url(settings),
         capacity=Capacity(memory_bytes=memory_bytes, cpus=cpus, disk_bytes=disk_bytes),
         labels=dict(settings.labels),
         version=metadata.version("tenantry"),

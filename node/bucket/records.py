@@ -76,7 +76,8 @@ class Lease(Record):
     """`nodes/<node>.json`: one machine's session and its liveness. Never deleted.
 
     `mode` is the fleet mode that this node acts on, so that a change to `shared` can wait for it. `machine` is the
-    random id of the state folder that writes it: two machines that were given one name notice each other.
+    random id of the state folder that writes it: two machines that were given one name notice each other. `url` is the
+    agent's, `gateway_url` where other machines' gateways and clients reach this one's; empty: an older version's.
     """
 
     node: str
@@ -85,6 +86,7 @@ class Lease(Record):
     ttl_s: float
     margin_s: float
     url: str
+    gateway_url: str = ""
     state: Literal["active", "draining", "gone"]
     mode: Literal["solo", "shared"]
     capacity: Capacity

@@ -34,6 +34,7 @@ class Machine:
     capacity: Capacity
     labels: dict[str, str]
     version: str
+    gateway_url: str = ""
     id: str = ""
 
 
@@ -61,6 +62,7 @@ def _lease(
         ttl_s=session.ttl_s,
         margin_s=session.margin_s,
         url=me.url,
+        gateway_url=me.gateway_url,
         state="draining" if draining else "active",
         mode=mode,
         capacity=me.capacity,
