@@ -102,6 +102,23 @@ class RunCancelled(WorkflowError):
         self.run_id = run_id
 
 
+class RunTerminated(WorkflowError):
+    """Raised by `Run.unwrap` for a run that was ended without its code."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id!r} was terminated")
+        self.run_id = run_id
+
+
+class RunContinued(WorkflowError):
+    """Raised by `Run.unwrap` for a run that another one goes on for."""
+
+    def __init__(self, run_id: str, continued_to: str | None) -> None:
+        super().__init__(f"run {run_id!r} goes on as {continued_to!r}; ask for that one")
+        self.run_id = run_id
+        self.continued_to = continued_to
+
+
 class RunBlocked(WorkflowError):
     """The code does not fit what the run's log says; it goes on when code that fits is started."""
 

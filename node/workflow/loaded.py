@@ -145,8 +145,9 @@ class Loaded:
             return None
         self.timers = dict(wanted)
         created, self.created = not self.created, True
+        moved = row.state != self.row.state or row.error != self.row.error or row.facts is not self.row.facts
         self.row = row
-        return Append(row, created, page.log, page.payloads, timers_set, timers_gone, page.signals)
+        return Append(row, created, page.log, page.payloads, timers_set, timers_gone, page.signals, moved)
 
     def to_dispatch(self) -> list[int]:
         """Activities that are to run now and are not on their way."""

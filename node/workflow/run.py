@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
-from node.workflow.errors import RunBlocked, RunCancelled, RunFailed, RunNotFinished
+from node.workflow.errors import (
+    RunBlocked,
+    RunCancelled,
+    RunContinued,
+    RunFailed,
+    RunNotFinished,
+    RunTerminated,
+)
 
-State: TypeAlias = Literal["running", "completed", "failed", "cancelled", "blocked"]
-STATES: Final[tuple[State, ...]] = ("running", "completed", "failed", "cancelled", "blocked")
-CLOSED: Final[frozenset[State]] = frozenset({"completed", "failed", "cancelled"})
+State: TypeAlias = Literal[
+    "queued", "running", "blocked", "completed", "failed", "cancelled", "terminated", "continued"
+]
+STATES: Final[tuple[State, ...]] = get_args(State)
+CLOSED: Final[frozenset[State]] = frozenset({"completed", "failed", "cancelled", "terminated", "continued"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +36,7 @@ class Run:
 
     `error` is set when failed (`type`, `message`, `traceback`) and when blocked (`type`, `message`, and for a
     mismatch `seq`, `recorded`, `code`). `waits` says what it waits for, such as `activity charge, attempt 2`, `signal
-    approved`, `timer`.
+    approved`, `timer`. A run that is `paused` keeps its state and does not go on.
     """
 
     id: str
@@ -40,6 +49,17 @@ class Run:
     waits: tuple[str, ...]
     created_at: float
     updated_at: float
+    closed_at: float | None = None
+    paused: bool = False
+    parent: str | None = None
+    continued_from: str | None = None
+    continued_to: str | None = None
+    forked_from: str | None = None
+    schedule: str | None = None
+    queue: str | None = None
+    queue_key: str | None = None
+    priority: int = 0
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def closed(self) -> bool:
@@ -47,7 +67,8 @@ class Run:
         return self.state in CLOSED
 
     def unwrap(self) -> Any:
-        """The result. Raises RunFailed, RunCancelled, RunBlocked or RunNotFinished."""
+        """The result. Raises RunFailed, RunCancelled, RunTerminated, RunContinued, RunBlocked or
+        RunNotFinished."""
         match self.state:
             case "completed":
                 return self.result
@@ -57,7 +78,11 @@ class Run:
                 raise RunCancelled(self.id)
             case "blocked":
                 raise RunBlocked(self.id, self.error or {})
-            case "running":
+            case "terminated":
+                raise RunTerminated(self.id)
+            case "continued":
+                raise RunContinued(self.id, self.continued_to)
+            case "running" | "queued":
                 raise RunNotFinished(self.id)
 
 
@@ -93,6 +118,25 @@ class Stats:
 
 
 @dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What seldom changes in the row of a run; the columns of the same names."""
+
+    paused: bool = False
+    parent: str | None = None
+    parent_policy: str | None = None
+    continued_from: str | None = None
+    continued_to: str | None = None
+    forked_from: str | None = None
+    schedule: str | None = None
+    queue: str | None = None
+    queue_key: str | None = None
+    priority: int = 0
+    place: int | None = None
+    admitted_at: int | None = None
+    attributes: str | None = None  # a JSON object
+
+
+@dataclass(frozen=True, slots=True)
 class RunRow:
     """The row of current state in the file.
 
@@ -110,6 +154,12 @@ class RunRow:
     error: str | None
     created_at: int
     updated_at: int
+    facts: RunFacts = RunFacts()
+
+    @property
+    def closed_at(self) -> int | None:
+        """When it ended."""
+        return self.updated_at if self.state in CLOSED else None
 
 
 Facts: TypeAlias = Mapping[str, Any]

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from node.workflow.errors import InvalidInput, LogDamaged
 from node.workflow.events import ENDS, Event, payload_reference, with_payload
-from node.workflow.run import STATES, Run, RunRow, State
+from node.workflow.run import STATES, Run, RunFacts, RunRow, State
 from node.workflow.sqlite import connect
 
-_COLUMNS = "id, name, state, input_hash, last_seq, active, waits, user_state, error, created_at, updated_at"
+_FACTS = tuple(f.name for f in fields(RunFacts))
+_COLUMNS = (
+    "id, name, state, input_hash, last_seq, active, waits, user_state, error, created_at, updated_at, "
+    + ", ".join(_FACTS)
+)
 
 
 class Store:
@@ -32,7 +37,7 @@ class Store:
     def row(self, run_id: str) -> RunRow | None:
         """The current state of a run."""
         found = self._rows(f"SELECT {_COLUMNS} FROM workflows WHERE id = ?", run_id)  # noqa: S608 - a constant
-        return RunRow(*found[0]) if found else None
+        return _row(found[0]) if found else None
 
     def events(self, run_id: str, after: int = 0) -> list[Event]:
         """A run's log in order, payloads put back. Raises LogDamaged."""
@@ -57,6 +62,17 @@ class Store:
             waits=tuple(json.loads(row.waits)),
             created_at=row.created_at / 1000,
             updated_at=row.updated_at / 1000,
+            closed_at=None if row.closed_at is None else row.closed_at / 1000,
+            paused=bool(row.facts.paused),
+            parent=row.facts.parent,
+            continued_from=row.facts.continued_from,
+            continued_to=row.facts.continued_to,
+            forked_from=row.facts.forked_from,
+            schedule=row.facts.schedule,
+            queue=row.facts.queue,
+            queue_key=row.facts.queue_key,
+            priority=row.facts.priority,
+            attributes=json.loads(row.facts.attributes) if row.facts.attributes else {},
         )
 
     def page(
@@ -74,7 +90,7 @@ class Store:
             where.append("(created_at, id) < (?, ?)")
             values.extend(_parse_cursor(cursor))
         sql = f"SELECT {_COLUMNS} FROM workflows WHERE {' AND '.join(where)} ORDER BY created_at DESC, id DESC LIMIT ?"  # noqa: S608 - constants
-        rows = [RunRow(*r) for r in self._rows(sql, *values, limit + 1)]
+        rows = [_row(r) for r in self._rows(sql, *values, limit + 1)]
         more = len(rows) > limit
         rows = rows[:limit]
         return rows, f"{rows[-1].created_at}.{rows[-1].id}" if more else None
@@ -123,6 +139,11 @@ class Store:
         except (ValueError, TypeError, LookupError) as error:
             raise LogDamaged(run_id, seq, repr(error)) from None
         return Event(seq, at, kind, facts)
+
+
+def _row(columns: Sequence[Any]) -> RunRow:
+    values: list[Any] = [*columns[:11], RunFacts(*columns[11:])]
+    return RunRow(*values)
 
 
 def without_end(events: Iterable[Event]) -> list[Event]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import apsw
 
-from node.workflow.run import RunRow
+from node.workflow.run import RunFacts, RunRow
 from node.workflow.sqlite import Synchronous, connect, migrate
 
 MAX_BATCH: Final = 1_000
@@ -21,7 +22,10 @@ LogRow: TypeAlias = tuple[str, int, int, str, str]  # run, seq, at, kind, body
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """What one run adds to the file, all of it or nothing. `run` is its row of current state afterwards."""
+    """What one run adds to the file, all of it or nothing. `run` is its row of current state afterwards.
+
+    `moved` says that more than its progress differs from the row in the file: `state`, `error`, `facts`.
+    """
 
     run: RunRow
     created: bool
@@ -30,6 +34,7 @@ class Append:
     timers_set: Sequence[tuple[str, int, int]] = ()
     timers_gone: Sequence[tuple[str, int]] = ()
     signals: Sequence[tuple[str, str, int]] = ()
+    moved: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,36 +135,56 @@ def _commit(db: apsw.Connection, batch: list[Append]) -> None:
         raise
 
 
+_FACTS: Final = tuple(f.name for f in fields(RunFacts))
+_ROW: Final = (
+    "id",
+    "name",
+    "state",
+    "input_hash",
+    "last_seq",
+    "active",
+    "waits",
+    "user_state",
+    "error",
+    "created_at",
+    "updated_at",
+    "closed_at",
+)
+_PROGRESS: Final = ("last_seq", "active", "waits", "user_state", "updated_at")
+_MOVED: Final = (*_PROGRESS, "state", "error", "closed_at")
+
+
+def _assignments(names: Sequence[str]) -> str:
+    return ", ".join(f"{name} = ?" for name in names)
+
+
+# Three statements, so that the usual one touches no index that a run's progress does not change.
+_INSERT: Final = f"INSERT INTO workflows ({', '.join(_ROW + _FACTS)}) VALUES ({', '.join('?' * len(_ROW + _FACTS))})"  # noqa: S608 - constants
+_UPDATE_PROGRESS: Final = f"UPDATE workflows SET {_assignments(_PROGRESS)} WHERE id = ?"  # noqa: S608 - constants
+_UPDATE_ALL: Final = f"UPDATE workflows SET {_assignments(_MOVED + _FACTS)} WHERE id = ?"  # noqa: S608 - constants
+_row_values: Final = attrgetter(*_ROW)
+_progress_values: Final = attrgetter(*_PROGRESS, "id")
+_moved_values: Final = attrgetter(*_MOVED)
+_fact_values: Final = attrgetter(*_FACTS)
+
+
 def _statements(db: apsw.Connection, batch: list[Append]) -> None:
-    created = [astuple(a.run) for a in batch if a.created]
-    changed = [
-        (
-            a.run.state,
-            a.run.last_seq,
-            a.run.active,
-            a.run.waits,
-            a.run.user_state,
-            a.run.error,
-            a.run.updated_at,
-            a.run.id,
-        )
-        for a in batch
-        if not a.created
-    ]
-    if created:
-        db.executemany("INSERT INTO workflows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", created)
-    if changed:
-        db.executemany(
-            "UPDATE workflows SET state = ?, last_seq = ?, active = ?, waits = ?, user_state = ?, error = ?,"
-            " updated_at = ? WHERE id = ?",
-            changed,
-        )
+    runs = [a.run for a in batch if a.created]
+    moved = [a.run for a in batch if not a.created and a.moved]
     for sql, rows in (
+        (_INSERT, [(*_row_values(r), *_fact_values(r.facts)) for r in runs]),
+        (_UPDATE_ALL, [(*_moved_values(r), *_fact_values(r.facts), r.id) for r in moved]),
+        (_UPDATE_PROGRESS, [_progress_values(a.run) for a in batch if not a.created and not a.moved]),
         ("INSERT INTO log VALUES (?, ?, ?, ?, ?)", [r for a in batch for r in a.log]),
-        ("INSERT INTO payloads VALUES (?, ?) ON CONFLICT DO NOTHING", [r for a in batch for r in a.payloads]),
+        (_PAYLOAD, [r for a in batch for r in a.payloads]),
         ("DELETE FROM timers WHERE workflow = ? AND id = ?", [r for a in batch for r in a.timers_gone]),
         ("INSERT OR REPLACE INTO timers VALUES (?, ?, ?)", [r for a in batch for r in a.timers_set]),
         ("INSERT INTO signals VALUES (?, ?, ?)", [r for a in batch for r in a.signals]),
     ):
         if rows:
             db.executemany(sql, rows)
+
+
+_PAYLOAD: Final = (
+    "INSERT INTO payloads (hash, body, uses) VALUES (?, ?, 1) ON CONFLICT (hash) DO UPDATE SET uses = uses + 1"
+)

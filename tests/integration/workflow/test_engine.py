@@ -313,7 +313,7 @@ def test_runs_are_listed_newest_first_in_pages_and_by_state_and_name(path: Path)
             for bad in ({"limit": 0}, {"limit": 1001}, {"cursor": "x"}, {"state": "done"}):
                 with pytest.raises(errors.InvalidInput):
                     engine.list(**bad)
-            assert engine.stats().runs == {"running": 1, "completed": 7, "failed": 0, "cancelled": 0, "blocked": 0}
+            assert {s: n for s, n in engine.stats().runs.items() if n} == {"running": 1, "completed": 7}
 
     run(main)
 

@@ -17,6 +17,8 @@ ALL = {
     errors.RunClosed("r1", "completed"): (409, 1, False, "completed"),
     errors.RunFailed("r1", {"type": "E", "message": "m"}): (500, 1, False, "E: m"),
     errors.RunCancelled("r1"): (500, 1, False, "cancelled"),
+    errors.RunTerminated("r1"): (500, 1, False, "terminated"),
+    errors.RunContinued("r1", "r2"): (500, 1, False, "'r2'"),
     errors.RunBlocked("r1", {"message": "m"}): (409, 1, False, "blocked: m"),
     errors.RunNotFinished("r1"): (409, 1, True, "wait"),
     errors.Mismatch("r1", 3, "A", "B"): (500, 1, False, "start code that fits"),
