@@ -7,6 +7,7 @@ import time
 from collections.abc import MutableMapping
 from typing import Any
 
+from node.worker import ui
 from node.worker.http import (
     Asgi,
     Receive,
@@ -47,7 +48,7 @@ class Site:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
-        if self._tenant is not None and not self._routes.owns(scope["path"]):
+        if self._tenant is not None and not ui.is_page(scope["path"]) and not self._routes.owns(scope["path"]):
             status = await _guard_tenant(self._tenant, scope, receive, send)
             self._counts.add("app", scope["method"], status, time.monotonic() - started)
             return
@@ -59,6 +60,8 @@ class Site:
     async def _answer(self, scope: Scope, receive: Receive) -> tuple[str, Response]:
         name = "none"
         try:
+            if ui.is_page(scope["path"]) and (file := await ui.page(scope["method"], scope["path"])) is not None:
+                return "ui", file
             operation, path = self._routes.find(scope["method"], scope["raw_path"].decode("latin-1"))
             name = operation.name
             request = Request(
