@@ -22,6 +22,7 @@ from fleet.core.model import MachineState, machine_state
 from fleet.desk import Desk
 from fleet.events import Events
 from fleet.execute import Executor
+from fleet.leases import Leases
 from fleet.loop import Loop
 from fleet.metrics import Metrics
 from fleet.observe import Observer
@@ -57,7 +58,8 @@ class Controller:
         self.pollers = Pollers(self.world, self.events, settings.token[0].get_secret_value(), verify=_verify(settings))
         self.executor = Executor(self.world, self.desk, self.vault, self.events, self.pollers.agents)
         self.loop = Loop(self.world, self.executor, self.observer, metrics)
-        self.watch = Watch(self.world, self.bucket, self.events, self.pollers.sync, every or Every())
+        self.leases = Leases(self.world, self.bucket, self.events, lambda: True)
+        self.watch = Watch(self.world, self.bucket, self.events, self._nodes_listed, every or Every())
         self._gauges()
         parts = Parts(
             world=self.world,
@@ -73,6 +75,10 @@ class Controller:
             readonly=settings.token_readonly,
         )
         self.app = build(parts, self._lifespan)
+
+    def _nodes_listed(self) -> None:
+        self.pollers.sync()
+        self.leases.sync()
 
     def _gauges(self) -> None:
         states = TenantState.__args__  # type: ignore[attr-defined] # a Literal's own list of values
@@ -97,6 +103,7 @@ class Controller:
             await asyncio.gather(task, return_exceptions=True)
             await self.executor.close()
             await self.pollers.close()
+            await self.leases.close()
             self.bucket.close()
 
     async def _run(self) -> None:

@@ -15,6 +15,12 @@ from fleet.metrics import Metrics
 from fleet.world import World
 from node.bucket.records import Spec
 
+_OVER = {
+    "lease_expired": "node {node} did not renew its lease, and its session was ended",
+    "node_gone": "the session of node {node} is over",
+    "later_session": "node {node} began a later session",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class _Operation:
@@ -77,7 +83,7 @@ class Observer:
             self._shown[tenant] = shown
         if not found:  # how things were when this controller began is no event
             self._say(spec, before, shown, seen.node)
-        self._failover(tenant, seen.hold == "over" and spec.want == "up")
+        self._failover(spec, seen)
         self._ended(spec, now)
 
     def parked(self, todo: Sequence[Action]) -> bool:
@@ -139,12 +145,22 @@ class Observer:
         took = max(0.0, self._world.clock() - operation.began)
         self._metrics.operation_duration.labels(operation.kind).observe(took)
 
-    def _failover(self, tenant: str, over: bool) -> None:
-        if over and tenant not in self._over:
-            self._over.add(tenant)
-            self._metrics.failovers.labels("session_over").inc()
-        elif not over:
+    def _failover(self, spec: Spec, seen: Evidence) -> None:
+        tenant, over = spec.tenant, seen.hold == "over" and spec.want == "up"
+        if not over:
             self._over.discard(tenant)
+        elif tenant not in self._over:
+            self._over.add(tenant)
+            reason = self._why_over(seen.node or "")
+            self._metrics.failovers.labels(reason).inc()
+            text = f"{tenant} is brought up again from the bucket: {_OVER[reason].format(node=seen.node)}"
+            self._events.emit("failover", text, tenant=tenant, node=seen.node, reason=reason)
+
+    def _why_over(self, node: str) -> str:
+        machine = self._world.machines.get(node)
+        if machine is None or machine.state != "gone":
+            return "later_session"
+        return "lease_expired" if self._world.revoked.get(node) == machine.session else "node_gone"
 
 
 def _kind(old: Spec | None, new: Spec) -> str:

@@ -17,7 +17,7 @@ class World:
 
     `etags` are those of the records as last read or written, by key; `written_at` is when this process wrote one, so
     that an older read does not undo it. `doubt_until`: how long a write that was given up undecided may still land.
-    `at_start` are the tenants that were there when this controller began.
+    `at_start` are the tenants that were there when this controller began; `revoked` the session that it ended, by node.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
@@ -33,6 +33,7 @@ class World:
         self.notes: dict[str, tuple[str, str]] = {}
         self.rollbacks: dict[str, str] = {}
         self.unreachable: dict[str, str] = {}
+        self.revoked: dict[str, int] = {}
         self.etags: dict[str, str] = {}
         self.written_at: dict[str, float] = {}
         self.dirty: set[str] = set()
@@ -78,7 +79,10 @@ class World:
         self.touch(held.record.tenant)
 
     def set_lease(self, key: str, held: Held[Lease]) -> None:
-        """A machine's lease as read."""
+        """A machine's lease as read or written. One that was read before what is known changes nothing."""
+        old = self.leases.get(held.record.node)
+        if old is not None and _age(held.record) < _age(old):
+            return
         self._keep(key, held.etag, written=False)
         self.leases[held.record.node] = held.record
         self._refresh(held.record.node)
@@ -169,3 +173,8 @@ class World:
         if self.machines.get(node) != machine:
             self.machines[node] = machine
             self.touch_all()
+
+
+def _age(lease: Lease) -> tuple[int, bool, int]:
+    """Grows with every write of a lease: nothing follows in a session that is gone but the next session."""
+    return lease.session, lease.state == "gone", lease.seq

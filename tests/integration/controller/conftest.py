@@ -90,7 +90,8 @@ class Fleet:
         old = self.agents[node]
         self._end(old)
         new = FakeAgent(node, self.store, token=TOKEN)
-        new.session, new.url = old.session, old.url
+        new.session, new.url, new.lease = old.session, old.url, old.lease
+        new.keep()
         self._serve(new, old.served.port)
         return new
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import sys
+import threading
 import time
 
 import uvicorn
@@ -17,6 +18,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from node.api import Assignment, NodeReport, Points, PurgeReport, PurgeRequest, TenantReport
 from node.bucket import cas, keys
+from node.bucket.errors import BucketError, Conflict
 from node.bucket.records import Capacity, Lease, Owner
 from node.bucket.store import Store
 
@@ -26,7 +28,9 @@ CAPACITY = Capacity(memory_bytes=64 << 30, cpus=64.0, disk_bytes=1 << 40)
 class FakeAgent:
     """One node. `behaviour` maps a tenant to `bad` (never healthy), `refuse` (409), `hang` (never answers)."""
 
-    def __init__(self, node, store: Store, *, token, step_s=0.0, capacity=CAPACITY):
+    def __init__(
+        self, node, store: Store, *, token, step_s=0.0, capacity=CAPACITY, ttl_s=15.0, margin_s=3.0, labels=None
+    ):
         self.node, self.store, self.token, self.step_s, self.capacity = node, store, token, step_s, capacity
         self.url = ""
         self.session = 1
@@ -38,6 +42,9 @@ class FakeAgent:
         self.purged: list[str] = []
         self._changed = asyncio.Event()
         self.closing = False
+        self.ttl_s, self.margin_s, self.labels = ttl_s, margin_s, labels or {}
+        self.lease = None
+        self.silent = threading.Event()
         self._tasks: dict[str, asyncio.Task] = {}
         self.app = self._build()
 
@@ -48,10 +55,31 @@ class FakeAgent:
         if held is not None:
             self.session = held.record.session + 1
         lease = Lease(
-            nonce=cas.new_nonce(), node=self.node, session=self.session, seq=1, ttl_s=15.0, margin_s=3.0, url=url,
-            state=state, mode="shared", capacity=self.capacity,
+            nonce=cas.new_nonce(), node=self.node, session=self.session, seq=1, ttl_s=self.ttl_s,
+            margin_s=self.margin_s, url=url, state=state, mode="shared", capacity=self.capacity, labels=self.labels,
         )  # fmt: skip
-        cas.write(self.store, key, lease, held.etag if held else None, give_up=cas.backoff())
+        self.lease = cas.write(self.store, key, lease, held.etag if held else None, give_up=cas.backoff())
+        self.keep()
+
+    def keep(self):
+        """Renew from now on."""
+        threading.Thread(target=self._keep, name=f"lease:{self.node}", daemon=True).start()
+
+    def renew(self):
+        """Write the lease once more. Raises Conflict when somebody ended the session."""
+        record = self.lease.record
+        after = record.model_copy(update={"seq": record.seq + 1, "nonce": cas.new_nonce()})
+        self.lease = cas.write(self.store, keys.node(self.node), after, self.lease.etag, give_up=cas.backoff())
+
+    def _keep(self):
+        """Renew until the session is over, or the machine is cut off from the bucket (`silent`)."""
+        while not self.silent.wait(self.ttl_s / 3):
+            try:
+                self.renew()
+            except Conflict:
+                return
+            except BucketError:
+                continue
 
     def report(self, tenant, **changes):
         old = self.reports.get(tenant) or TenantReport(tenant=tenant, state="pending")
@@ -69,7 +97,8 @@ class FakeAgent:
         self._changed = asyncio.Event()
 
     def close(self):
-        """End the long polls, so that the server can stop."""
+        """End the long polls, so that the server can stop; nothing is written any more."""
+        self.silent.set()
         self.closing = True
         self._changed.set()
 
@@ -108,7 +137,7 @@ class FakeAgent:
         await asyncio.sleep(self.step_s)
         held = await asyncio.to_thread(self._record_of, want)
         changes = {"state": "claimed", "node": self.node, "session": self.session}
-        if held is not None and held.record.state in ("released", "purged"):
+        if held is not None:
             changes["epoch"] = held.record.epoch + (held.record.state == "purged" or held.record.node != self.node)
         owner = await asyncio.to_thread(lambda: self._own(tenant, **changes))
         self.report(tenant, state="starting", epoch=owner.epoch, data_epoch=owner.data_epoch)

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 from cryptography.fernet import Fernet
 
-from tests.testbed.process import Process, free_ports, wait_until
-from tests.testbed.stores import StoreServer, answers
+from tests.testbed.process import Process, answers, free_ports, wait_until
+from tests.testbed.stores import StoreServer
 
 TOKEN = "secret-of-processes"
 ROOT = Path(__file__).parents[3]
