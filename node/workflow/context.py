@@ -17,6 +17,7 @@ from node.workflow.errors import Cancelled, InvalidDefinition
 from node.workflow.events import Kind
 from node.workflow.payload import decoder, encode
 from node.workflow.scheduler import Branch, Future
+from node.workflow.search import check_attributes
 
 if TYPE_CHECKING:
     from node.workflow.replay import Machine
@@ -98,6 +99,12 @@ class Context:
     def set_state(self, value: Any) -> None:
         """Publish `value` as the run's state, for `Engine.get`: progress, say. Raises NotStorable."""
         self._machine.user_state = encode(value, "the state")
+
+    def set_attributes(self, **attributes: str | int | float | bool | None) -> None:
+        """Change what the run can be found by, for `Engine.list`; None removes one. Raises InvalidInput."""
+        check_attributes(attributes)
+        changed = {**self._machine.attributes, **attributes}
+        self._machine.attributes = {name: value for name, value in changed.items() if value is not None}
 
 
 class _Group:

@@ -27,6 +27,8 @@ class Kind(StrEnum):
     TIMER_FIRED = "timer_fired"
     SIGNAL_RECEIVED = "signal_received"
     CANCEL_REQUESTED = "cancel_requested"
+    ADMITTED = "admitted"
+    TERMINATED = "terminated"
 
     ACTIVITY_SCHEDULED = "activity_scheduled"
     TIMER_STARTED = "timer_started"
@@ -47,7 +49,7 @@ INTENTS: Final = frozenset(
     }
 )
 RESULTS: Final = frozenset({Kind.ACTIVITY_COMPLETED, Kind.ACTIVITY_FAILED, Kind.ATTEMPT_FAILED})
-ENDS: Final = frozenset({Kind.COMPLETED, Kind.FAILED, Kind.CANCELLED})
+ENDS: Final = frozenset({Kind.COMPLETED, Kind.FAILED, Kind.CANCELLED, Kind.TERMINATED})
 
 PAYLOAD_KEY: Final[Mapping[str, str]] = {
     Kind.STARTED: "input",

@@ -12,7 +12,7 @@ from node.workflow.errors import Mismatch, RunClosed, WorkflowError
 from node.workflow.events import Draft, Event, Kind
 from node.workflow.payload import encode, short_digest
 from node.workflow.replay import Machine
-from node.workflow.run import CLOSED, RunRow, State
+from node.workflow.run import CLOSED, NO_FACTS, RunFacts, RunRow, State
 from node.workflow.writer import Append
 
 WAITS_SHOWN: Final = 20
@@ -90,6 +90,10 @@ class Loaded:
 
     def _unreplayed(self, item: Item, page: _Page, at_ms: int) -> State | None:
         """A blocked run keeps what is sent to it; a cancellation ends it without its code."""
+        if item.draft.kind == Kind.TERMINATED:
+            page.put(item.draft, at_ms)
+            self.error = encode(item.draft.facts["error"])
+            return "terminated"
         if item.draft.kind == Kind.CANCEL_REQUESTED:
             page.put(item.draft, at_ms)
             page.put(Draft(Kind.CANCELLED, {"hash": short_digest("")}), at_ms)
@@ -116,6 +120,8 @@ class Loaded:
             if state == "running":
                 state = "blocked"
             return replace(self.row, state=state, last_seq=page.seq, active=0, error=error, updated_at=at_ms)
+        if machine.queued is not None:
+            state = "queued"
         if machine.end is not None:
             state = _END_STATES[machine.end.kind]
             error = encode(machine.end.error) if machine.end.error is not None else None
@@ -129,7 +135,17 @@ class Loaded:
             user_state=machine.user_state,
             error=error,
             updated_at=at_ms,
+            facts=self._facts(machine, at_ms),
         )
+
+    def _facts(self, machine: Machine, at_ms: int) -> RunFacts:
+        facts = self.row.facts
+        attributes = encode(machine.attributes) if machine.attributes else None
+        if attributes != facts.attributes:
+            facts = replace(facts, attributes=attributes)
+        if facts.place is not None and facts.admitted_at is None and machine.queued is None:
+            facts = replace(facts, admitted_at=at_ms)
+        return facts
 
     def _append(self, row: RunRow, page: _Page) -> Append | None:
         if row.state in CLOSED:
@@ -196,12 +212,13 @@ _END_STATES: Final[dict[Kind, State]] = {
     Kind.COMPLETED: "completed",
     Kind.FAILED: "failed",
     Kind.CANCELLED: "cancelled",
+    Kind.TERMINATED: "terminated",
 }
 
 
-def new_run(definition: Workflow, run_id: str, input_hash: str, now_ms: int) -> Loaded:
+def new_run(definition: Workflow, run_id: str, input_hash: str, now_ms: int, facts: RunFacts = NO_FACTS) -> Loaded:
     """A run that is not in the file yet."""
-    row = RunRow(run_id, definition.name, "running", input_hash, 0, 0, "[]", None, None, now_ms, now_ms)
+    row = RunRow(run_id, definition.name, "running", input_hash, 0, 0, "[]", None, None, now_ms, now_ms, facts)
     return Loaded(row, Machine(definition, run_id), created=False)
 
 

@@ -46,6 +46,8 @@ class Machine:
         self.seq = 0
         self.pending: dict[int, Pending] = {}
         self.user_state: str | None = None
+        self.attributes: dict[str, Any] = {}
+        self.queued: Event | None = None  # the start of a run that waits in a queue
         self.end: Command | None = None
         self.dropped = False
         self.cancelling = False
@@ -146,6 +148,19 @@ class Machine:
 
     def _started(self, event: Event) -> None:
         self._seed = event.body["seed"]
+        self.attributes = dict(event.body.get("attributes", {}))
+        if "queue" in event.body:
+            self.queued = event
+        else:
+            self._begin(event)
+
+    def _admitted(self, event: Event) -> None:
+        if self.queued is None:
+            raise Mismatch(self.run_id, event.seq, "that a queue let the run go on", "not wait in a queue")
+        started, self.queued = self.queued, None
+        self._begin(started)
+
+    def _begin(self, event: Event) -> None:
         context = Context(self)
         try:
             arguments = self.definition.arguments(event.body["input"])
@@ -191,8 +206,16 @@ class Machine:
         self._signals.setdefault(name, deque()).append(event.body["payload"])
         self._deliver(name)
 
+    def _terminated(self, event: Event) -> None:
+        self.close()
+        self.pending.clear()
+        self.end = Command(0, Kind.TERMINATED, "", "", error=event.body["error"])
+
     def _cancel_requested(self, event: Event) -> None:
         self.cancelling = True
+        if self.queued is not None:
+            self.end = Command(0, Kind.CANCELLED, "", short_digest(""))
+            self._emitted.append(self.end)
         if self._root is not None:
             self._scheduler.cancel(self._root)
 
@@ -257,6 +280,8 @@ _HANDLERS: Final[Mapping[str, Callable[[Machine, Event], None]]] = MappingProxyT
         Kind.TIMER_FIRED: Machine._fired,
         Kind.SIGNAL_RECEIVED: Machine._signalled,
         Kind.CANCEL_REQUESTED: Machine._cancel_requested,
+        Kind.ADMITTED: Machine._admitted,
+        Kind.TERMINATED: Machine._terminated,
     }
 )
 

@@ -136,6 +136,9 @@ class RunFacts:
     attributes: str | None = None  # a JSON object
 
 
+NO_FACTS: Final = RunFacts()
+
+
 @dataclass(frozen=True, slots=True)
 class RunRow:
     """The row of current state in the file.
@@ -154,7 +157,7 @@ class RunRow:
     error: str | None
     created_at: int
     updated_at: int
-    facts: RunFacts = RunFacts()
+    facts: RunFacts = NO_FACTS
 
     @property
     def closed_at(self) -> int | None:
