@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.agent.custody import garbage
@@ -80,7 +80,7 @@ def test_a_restore_that_began_in_time_has_an_hour_more() -> None:
     assert garbage.horizon(10_000.0, 5_000.0) == 10_000.0 - 5_000.0 - garbage.GRACE_S
 
 
-MOMENTS = st.floats(0, 3000)
+MOMENTS = st.sampled_from([0.0, 500.0, 999.0, HORIZON, 1001.0, 1500.0, 2500.0])
 FILES = st.dictionaries(st.sampled_from(["a.db", "b.db"]), st.one_of(st.none(), MOMENTS), max_size=2)
 
 
@@ -108,7 +108,8 @@ def restored_from(holdings: Sequence[Holding], history: Sequence[Lineage], db: s
     return None
 
 
-@given(histories(), st.floats(HORIZON, 4000))
+@settings(max_examples=400)
+@given(histories(), st.sampled_from([HORIZON, 1000.5, 1200.0, 1500.0, 2500.0, 4000.0]))
 def test_every_retained_moment_is_restored_from_the_same_epoch_after_a_collection(
     found: tuple[list[Holding], list[Lineage]], moment: float
 ) -> None:
