@@ -16,13 +16,15 @@ from pathlib import Path
 import structlog
 
 from node.agent.custody import adopt as adopting
+from node.agent.custody import collect as collecting
 from node.agent.custody import durable as acknowledging
-from node.agent.custody import look, sidecar, supervise, take
 from node.agent.custody import points as history
 from node.agent.custody import purge as deleting
 from node.agent.custody import release as releasing
 from node.agent.custody import restore as restoring
 from node.agent.custody import settle as settling
+from node.agent.custody import sidecar, supervise, take
+from node.agent.custody.collect import Collected, Survey
 from node.agent.custody.context import Bounds, Context
 from node.agent.custody.errors import Damaged, Lost, OwnedElsewhere, Refused
 from node.agent.custody.held import HeldTenant, write_owner
@@ -312,22 +314,20 @@ class Custody:
         """
         return await self._ctx.on_store(deleting.purge, self._ctx.store, tenant, epoch)
 
-    async def collect(self, tenant: str) -> int:
-        """Delete a held tenant's older epochs once its retention has passed since they were replaced: objects deleted.
+    async def survey(self, tenant: str, retention_s: float) -> Survey:
+        """What a tenant's epochs hold, what may go, and what a zombie left. Nothing is deleted.
 
-        For once a day. Raises Refused, and the store's errors.
+        Of a tenant that this node holds, or held last. Raises Refused (its record says otherwise), the store's errors.
         """
-        held = self._get(tenant)
-        return await self._ctx.on_store(
-            deleting.collect, self._ctx.store, tenant, held.claim.epoch, held.claim.retention_s, self._ctx.now()
-        )
+        args = (self._ctx.store, tenant, self._ctx.me, retention_s, self._ctx.now())
+        return await self._ctx.on_store(collecting.survey, *args)
 
-    async def orphans(self, tenant: str) -> dict[str, int]:
-        """Transactions per file that a predecessor uploaded after this epoch's cut: reported, never merged.
+    async def collect(self, tenant: str, found: Survey) -> Collected:
+        """Delete what a survey condemned, re-reading the owner record before each batch. Repeat it until it is done.
 
-        For a while after a failover. One LIST. Raises OwnedElsewhere, and the store's errors.
+        Raises Refused as soon as the record names somebody else, and the store's errors.
         """
-        return await self._ctx.on_store(look.orphans, self._ctx.store, tenant, self._get(tenant).claim.epoch)
+        return await self._ctx.on_store(collecting.collect, self._ctx.store, tenant, self._ctx.me, found)
 
     def close(self) -> None:
         """Let go of the threads; what they are doing is not waited for."""

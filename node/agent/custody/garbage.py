@@ -61,11 +61,11 @@ def judge(holdings: Iterable[Holding], history: Sequence[Lineage], *, data_epoch
     `history` are the tenant's lineage records, `data_epoch` the epoch whose owner asks, which is settled and streams.
     """
     found = sorted(holdings, key=lambda h: h.epoch)
-    records = {r.epoch: r for r in history}
+    began = {r.epoch: r for r in history if r.epoch <= data_epoch and r.at <= horizon}
     fates = []
     for h in found:
-        by = next((s.epoch for s in found if _replaces(s, h, records.get(s.epoch), data_epoch, horizon)), 0)
-        fates.append(_fate(h, by, data_epoch, horizon))
+        later = [(s, began[s.epoch]) for s in found if s.epoch > h.epoch and s.epoch in began]
+        fates.append(_fate(h, _replaced_by(h, later, horizon), data_epoch, horizon))
     return fates
 
 
@@ -81,16 +81,17 @@ def _fate(h: Holding, by: int, data_epoch: int, horizon: float) -> Fate:
     return Fate(h.epoch, goes=True, why="superseded", by=by)
 
 
-def _replaces(s: Holding, h: Holding, record: Lineage | None, data_epoch: int, horizon: float) -> bool:
-    """Whether no restore of a moment from the horizon on reads `h`, because `s` answers first.
+def _replaced_by(h: Holding, later: Sequence[tuple[Holding, Lineage]], horizon: float) -> int:
+    """The epoch from which on no restore of a moment past the horizon reads `h`, 0 if one does.
 
-    A file that `s` took over and cannot give is a gap, and then `h` is not superfluous; one that it never had was not
-    the tenant's any more.
+    `later` are those that a restore asks before it. A file that one of them took over and none can give is a gap, and
+    then `h` is not superfluous; one that none of them ever had was not the tenant's any more.
     """
-    if record is None or not h.epoch < s.epoch <= data_epoch or record.at > horizon:
-        return False
-    theirs = {*record.cut, *s.since}
-    return bool(s.since) and all(_reaches(s.since.get(db), horizon) for db in h.since if db in theirs)
+    by = [s.epoch for s, _ in later if any(_reaches(since, horizon) for since in s.since.values())][:1]
+    for db in h.since:
+        if any(db in s.since or db in record.cut for s, record in later):
+            by.append(next((s.epoch for s, _ in later if _reaches(s.since.get(db), horizon)), 0))
+    return max(by) if by and all(by) else 0
 
 
 def _reaches(since: float | None, horizon: float) -> bool:

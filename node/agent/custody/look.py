@@ -84,16 +84,3 @@ def salvage(store: Store, tenant: str, below: int, databases: Iterable[str]) -> 
                 if files:
                     return epoch, files
     return 0, {}
-
-
-def orphans(store: Store, tenant: str, epoch: int) -> dict[str, int]:
-    """What was uploaded into the predecessor's prefix after this epoch's cut: transactions per file. One LIST.
-
-    A restore to a moment leaves transactions behind on purpose: it has none. Raises the store's errors.
-    """
-    held = cas.read(store, keys.lineage(tenant, epoch), Lineage)
-    if held is None or held.record.restore_id is not None or held.record.parent_epoch == 0:
-        return {}
-    parent = held.record.parent_epoch
-    taken = {db: txid for db, txid in held.record.cut.items() if held.record.epochs.get(db, parent) == parent}
-    return cut.orphaned(objects(store, held.record.parent_tenant, parent), taken)

@@ -1,4 +1,4 @@
-"""Deleting: a purged tenant's data, and epochs that a later one has replaced for longer than the retention. Blocking.
+"""Deleting a tombstoned tenant's data. Blocking.
 
 The owner record is read again before each batch: who is not named there (any more) deletes nothing.
 """
@@ -9,7 +9,6 @@ from collections.abc import Callable
 from itertools import islice
 
 from node.agent.custody.errors import Refused
-from node.agent.custody.look import epochs_with_files, lineages
 from node.bucket import cas, keys
 from node.bucket.records import Owner
 from node.bucket.store import Store
@@ -25,17 +24,36 @@ def purge(store: Store, tenant: str, epoch: int) -> tuple[int, bool]:
     """
     deleted = 0
     for prefix in (keys.tenant_data(tenant), keys.lineages(tenant)):
-        for _ in range(_BATCHES):
-            _still(store, tenant, lambda owner: owner.state == "purged" and owner.epoch == epoch)
-            batch = [entry.key for entry in islice(store.list(prefix, limit=_BATCH), _BATCH)]
-            batch = [key for key in batch if key < f"{prefix}{_past(prefix, epoch)}"]
-            if not batch:
-                break
-            store.delete(batch)
-            deleted += len(batch)
-        else:
+        gone, done = delete_under(
+            store,
+            prefix,
+            _BATCHES,
+            lambda: still(store, tenant, lambda owner: owner.state == "purged" and owner.epoch == epoch),
+            below=f"{prefix}{_past(prefix, epoch)}",
+        )
+        deleted += gone
+        if not done:
             return deleted, False
     return deleted, True
+
+
+def delete_under(
+    store: Store, prefix: str, batches: int, allowed: Callable[[], object], *, below: str | None = None
+) -> tuple[int, bool]:
+    """Delete what is under a prefix, and sorts below a key, at most so many batches: (deleted, whether that was all).
+
+    `allowed` is asked before each batch and raises if it is not (any more). Raises the store's errors.
+    """
+    deleted = 0
+    for _ in range(batches):
+        allowed()
+        batch = [entry.key for entry in islice(store.list(prefix, limit=_BATCH), _BATCH)]
+        batch = [key for key in batch if below is None or key < below]
+        if not batch:
+            return deleted, True
+        store.delete(batch)
+        deleted += len(batch)
+    return deleted, False
 
 
 def _past(prefix: str, epoch: int) -> str:
@@ -43,37 +61,12 @@ def _past(prefix: str, epoch: int) -> str:
     return f"e{epoch + 1:08x}" if prefix.startswith("data/") else f"{epoch + 1:08x}"
 
 
-def collect(store: Store, tenant: str, epoch: int, retention_s: float, now: float) -> int:
-    """Delete the epochs below a tenant's data epoch once retention has passed since they were replaced.
-
-    `epoch` is what this node holds. Raises Refused if the record does not say so, and the store's errors.
-    """
-
-    def held(owner: Owner) -> bool:
-        return owner.epoch == owner.data_epoch == epoch and owner.state == "running"
-
-    _still(store, tenant, held)
-    history = lineages(store, tenant)
-    deleted = 0
-    for old in epochs_with_files(store, tenant):
-        # Replaced when the first later epoch that took over was claimed, by whose clock it says.
-        after = [r.at for r in history if r.epoch > old]
-        if old >= epoch or not after or min(after) + retention_s > now:
-            continue
-        for _ in range(_BATCHES):
-            _still(store, tenant, held)
-            batch = [entry.key for entry in islice(store.list(keys.epoch_data(tenant, old), limit=_BATCH), _BATCH)]
-            if not batch:
-                break
-            store.delete(batch)
-            deleted += len(batch)
-    return deleted
-
-
-def _still(store: Store, tenant: str, allows: Callable[[Owner], bool]) -> None:
+def still(store: Store, tenant: str, allows: Callable[[Owner], bool]) -> Owner:
+    """The owner record, read again. Raises Refused unless `allows` says so of it, and the store's errors."""
     found = cas.read(store, keys.owner(tenant), Owner)
     if found is None or not allows(found.record):
         says = f"{found.record.state} at epoch {found.record.epoch}" if found else "nothing"
         raise Refused(
             tenant, f"{tenant}: its owner record says {says}: nothing is deleted", reason="not_ours", retryable=False
         )
+    return found.record

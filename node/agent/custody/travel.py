@@ -5,7 +5,7 @@ The moment is compared with the `litestream-timestamp` of the objects, the write
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 
 from node.agent.custody import ltx
@@ -50,23 +50,27 @@ def caps(history: Sequence[Lineage]) -> dict[tuple[int, str], int]:
     return found
 
 
+def ends(known: Iterable[Ltx], cap: int | None) -> Iterator[Ltx]:
+    """For each transaction that can be restored, up to `cap`, the lowest object that ends there, oldest first. Pure."""
+    objs, reached = tuple(known), 0
+    for o in sorted(objs, key=lambda o: (o.last, o)):
+        if o.last > reached and (cap is None or o.last <= cap) and ltx.plan(objs, o.last):
+            reached = o.last
+            yield o
+
+
 def choose(known: Iterable[Ltx], cap: int | None, at: float, when: Callable[[Ltx], float]) -> tuple[int, float] | None:
     """The newest restorable (txid, its time) not later than `at`; None if the file is younger. Pure but for `when`.
 
     Times grow with txids, so few objects are asked for theirs.
     """
-    objs = tuple(known)
-    ends: dict[int, Ltx] = {}
-    for o in sorted(objs):
-        if (cap is None or o.last <= cap) and ltx.plan(objs, o.last):
-            ends.setdefault(o.last, o)
-    txids = sorted(ends)
-    low, high, best = 0, len(txids), None
+    found = list(ends(known, cap))
+    low, high, best = 0, len(found), None
     while low < high:
         middle = (low + high) // 2
-        written = when(ends[txids[middle]])
+        written = when(found[middle])
         if written <= at:
-            best, low = (txids[middle], written), middle + 1
+            best, low = (found[middle].last, written), middle + 1
         else:
             high = middle
     return best
