@@ -5,18 +5,17 @@ Everything it offers is recorded, or derived from what is, so that a replay sees
 
 from __future__ import annotations
 
-import inspect
 import uuid
-from collections import deque
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from node.workflow.define import Activity
-from node.workflow.errors import Cancelled, InvalidDefinition
+from node.workflow.errors import InvalidDefinition
 from node.workflow.events import Kind
+from node.workflow.groups import First, check_steps, gather, race, shield
 from node.workflow.payload import decoder, encode
-from node.workflow.scheduler import Branch, Future
+from node.workflow.scopes import Scope, Timeout
 from node.workflow.search import check_attributes
 
 if TYPE_CHECKING:
@@ -79,10 +78,35 @@ class Context:
         The first failure cancels the others, waits for their cleanup and is raised; with `return_exceptions` every step
         runs to its end and failures are among the results. A cancelled run cancels all of them.
         """
-        for step in steps:
-            if not inspect.iscoroutine(step):
-                raise InvalidDefinition(f"gather takes calls such as ctx.run(…), {step!r} is none")
-        return await _Group(self._machine, steps, limit, return_exceptions).run()
+        check_steps("gather", steps)
+        return await gather(self._machine, steps, limit, return_exceptions)
+
+    async def race(self, *steps: Coroutine[Any, Any, R]) -> First[R]:
+        """Run several steps side by side; returns which ended first and its result, or raises its failure.
+
+        The others are cancelled, and their cleanup has ended when this returns.
+        """
+        check_steps("race", steps)
+        return await race(self._machine, steps)
+
+    async def shield(self, step: Coroutine[Any, Any, R]) -> R:
+        """Run a step to its end whatever is cancelled meanwhile; a cancellation is raised after it."""
+        check_steps("shield", (step,))
+        return await shield(self._machine, step)
+
+    def scope(self) -> Scope:
+        """`async with ctx.scope() as scope:` a block that `scope.cancel()` ends, from another branch of a gather, say.
+
+        Its cleanup is awaited; the code then goes on behind it.
+        """
+        return Scope(self._machine)
+
+    def timeout(self, seconds: float) -> Timeout:
+        """`async with ctx.timeout(30):` a block that is cancelled when its time is up: raises ScopeTimeout behind it.
+
+        The time is durable; what the block's cleanup awaits is not bounded by it.
+        """
+        return Timeout(self._machine, seconds, _milliseconds(seconds))
 
     def now(self) -> datetime:
         """The time in UTC as of the event that the code goes on from. Never falls."""
@@ -105,68 +129,6 @@ class Context:
         check_attributes(attributes)
         changed = {**self._machine.attributes, **attributes}
         self._machine.attributes = {name: value for name, value in changed.items() if value is not None}
-
-
-class _Group:
-    """One gather: branches that end into one mailbox."""
-
-    def __init__(
-        self,
-        machine: Machine,
-        steps: tuple[Coroutine[Any, Any, Any], ...],
-        limit: int | None,
-        return_exceptions: bool,
-    ) -> None:
-        self._machine = machine
-        self._waiting = deque(enumerate(steps))
-        self._limit = limit if limit is not None else max(len(steps), 1)
-        if self._limit < 1:
-            raise InvalidDefinition(f"gather's limit is {limit}: at least 1")
-        self._return_exceptions = return_exceptions
-        self._running: dict[Branch, int] = {}
-        self._ended: deque[Branch] = deque()
-        self._mail = Future()
-        self._results: list[Any] = [None] * len(steps)
-
-    async def run(self) -> list[Any]:
-        failure: BaseException | None = None
-        try:
-            while failure is None and (self._waiting or self._running):
-                while self._waiting and len(self._running) < self._limit:
-                    index, coro = self._waiting.popleft()
-                    self._running[self._machine.spawn(coro, self._on_done)] = index
-                failure = await self._next()
-        except Cancelled as cancelled:
-            failure = cancelled
-        if failure is not None:
-            await self._stop()
-            raise failure
-        return self._results
-
-    def _on_done(self, branch: Branch) -> None:
-        self._ended.append(branch)
-        self._machine.resolve(self._mail)
-
-    async def _next(self) -> BaseException | None:
-        """Take the branch that ended first. Returns the failure that ends the group."""
-        while not self._ended:
-            self._mail = Future()
-            await self._mail
-        branch = self._ended.popleft()
-        index = self._running.pop(branch)
-        self._results[index] = branch.value if branch.error is None else branch.error
-        if branch.error is None or (self._return_exceptions and isinstance(branch.error, Exception)):
-            return None
-        return branch.error
-
-    async def _stop(self) -> None:
-        for _, coro in self._waiting:
-            coro.close()
-        self._waiting.clear()
-        for branch in self._running:
-            self._machine.cancel(branch)
-        while self._running:
-            await self._next()
 
 
 def _milliseconds(seconds: float) -> int:

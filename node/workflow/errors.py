@@ -202,6 +202,14 @@ class WaitTimeout(WorkflowError, TimeoutError):
         self.signal = signal
 
 
+class ScopeTimeout(WorkflowError, TimeoutError):
+    """What ran in a `ctx.timeout` did not end in time; raised where the scope ends, after its cleanup."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no end within the {seconds:g} s of ctx.timeout")
+        self.seconds = seconds
+
+
 class Unconfirmed(WorkflowError):
     """The call is recorded here but not yet confirmed as durable: its outcome is unknown.
 
@@ -269,7 +277,15 @@ class AlreadyServed(WorkflowError):
 
 
 class Cancelled(BaseException):
-    """Thrown into workflow code where it waits, when its run is cancelled; catch it only to clean up."""
+    """Thrown into workflow code where it waits, when its run or a scope around it is cancelled.
+
+    Catch it only to clean up, and let it go on; what the cleanup awaits from the context works as always. `scope` is
+    the number of the scope that is cancelled, None for the run or a branch of it.
+    """
+
+    def __init__(self, scope: int | None = None) -> None:
+        super().__init__()
+        self.scope = scope
 
 
 class Evicted(BaseException):

@@ -54,10 +54,11 @@ class Machine:
         self._seed = ""
         self._draws = 0
         self._ids = 0
+        self._scopes = 0
         self._emitted: deque[Command] = deque()
         self._signals: dict[str, deque[Any]] = {}
         self._signal_waits: dict[str, deque[int]] = {}
-        self._scheduler = Scheduler(self._abandon)
+        self._scheduler = Scheduler(self.abandon)
         self._root: Branch | None = None
 
     # what the engine uses
@@ -109,14 +110,17 @@ class Machine:
         payload: str | None = None,
         after_ms: int | None = None,
         activity: Activity[..., Any] | None = None,
+        then: Callable[[], None] | None = None,
     ) -> Future:
-        """Emit a command; the future is resolved when its step has ended. `signature` is what is hashed."""
+        """Emit a command; the future is resolved when its step has ended, and `then` called. `signature` is what is
+        hashed.
+        """
         if self.dropped:
             return Future()  # never resolved: cleanup of a run that leaves memory must not act
         self._ids += 1
         due_ms = None if after_ms is None else self.now_ms + after_ms
         command = Command(self._ids, kind, name, short_digest(signature), payload, due_ms)
-        future = Future(command.id)
+        future = Future(command.id, then)
         self._emitted.append(command)
         self.pending[command.id] = Pending(command, future, activity, due_ms=due_ms)
         if kind is Kind.SIGNAL_AWAITED:
@@ -131,13 +135,28 @@ class Machine:
             return Branch(coro, on_done)
         return self._scheduler.spawn(coro, on_done)
 
-    def cancel(self, branch: Branch) -> None:
-        """Throw Cancelled into a branch."""
-        self._scheduler.cancel(branch)
+    def cancel(self, branch: Branch, scope: int | None = None) -> None:
+        """Throw Cancelled into a branch, for the scope of this number or for all of it."""
+        self._scheduler.cancel(branch, scope)
+
+    def current_branch(self) -> Branch | None:
+        """The branch whose code runs now."""
+        return self._scheduler.current
+
+    def next_scope(self) -> int:
+        """The number of a scope that is entered: an outer one has a smaller number than those in it."""
+        self._scopes += 1
+        return self._scopes
 
     def resolve(self, future: Future) -> None:
         """Wake who waits for `future`."""
         self._scheduler.resolve(future)
+
+    def abandon(self, future: Future) -> None:
+        """Nobody waits for this step any more."""
+        step = self.pending.pop(future.step, None) if future.step is not None else None
+        if step is not None and step.command.kind is Kind.SIGNAL_AWAITED:
+            self._signal_waits[step.command.name].remove(step.command.id)
 
     def draw(self) -> bytes:
         """The next 32 bytes that are random to the world and the same on every replay."""
@@ -226,11 +245,6 @@ class Machine:
         while values and waits:
             step = self.pending.pop(waits.popleft())
             self._scheduler.resolve(step.future, values.popleft())
-
-    def _abandon(self, future: Future) -> None:
-        step = self.pending.pop(future.step, None) if future.step is not None else None
-        if step is not None and step.command.kind is Kind.SIGNAL_AWAITED:
-            self._signal_waits[step.command.name].remove(step.command.id)
 
     def _ended(self, root: Branch) -> None:
         self.end = self._outcome(root)

@@ -19,12 +19,16 @@ Abandon: TypeAlias = Callable[["Future"], None]
 
 
 class Future:
-    """A value that workflow code waits for. `step` is the id of the recorded step that resolves it, if one does."""
+    """A value that workflow code waits for. `step` is the id of the recorded step that resolves it, if one does.
 
-    __slots__ = ("done", "error", "step", "value", "waiter")
+    `then` is called when it is resolved.
+    """
 
-    def __init__(self, step: int | None = None) -> None:
+    __slots__ = ("done", "error", "step", "then", "value", "waiter")
+
+    def __init__(self, step: int | None = None, then: Callable[[], None] | None = None) -> None:
         self.step = step
+        self.then = then
         self.done = False
         self.value: Any = None
         self.error: BaseException | None = None
@@ -39,7 +43,7 @@ class Future:
 
 
 class Branch:
-    """One coroutine of a run: its body, or one of a gather."""
+    """One coroutine of a run: its body, or one of a gather. `cancelled` is to be thrown in when it runs next."""
 
     __slots__ = ("cancelled", "coro", "error", "on_done", "value", "waiting")
 
@@ -47,7 +51,7 @@ class Branch:
         self.coro = coro
         self.on_done = on_done
         self.waiting: Future | None = None
-        self.cancelled = False  # to be thrown in when it runs next
+        self.cancelled: Cancelled | None = None
         self.value: Any = None
         self.error: BaseException | None = None
 
@@ -62,6 +66,7 @@ class Scheduler:
         self._abandon = abandon
         self._ready: deque[Branch] = deque()
         self._branches: dict[Branch, None] = {}
+        self.current: Branch | None = None  # the one that runs now
 
     def spawn(self, coro: Coroutine[Any, Any, Any], on_done: Callable[[Branch], None]) -> Branch:
         """Add a coroutine; `on_done` is called when it has ended, with its `value` or its `error`."""
@@ -79,12 +84,20 @@ class Scheduler:
         if waiter is not None:
             waiter.waiting = None
             self._ready.append(waiter)
+        if future.then is not None:
+            future.then()
 
-    def cancel(self, branch: Branch) -> None:
-        """Have `Cancelled` thrown into `branch` where it waits."""
+    def cancel(self, branch: Branch, scope: int | None = None) -> None:
+        """Have `Cancelled` thrown into `branch` where it waits, or where it waits next.
+
+        `scope` is the number of the scope that is cancelled, None for the whole branch; of two the outer one counts.
+        """
         if branch not in self._branches:
             return
-        branch.cancelled = True
+        branch.cancelled = outermost(branch.cancelled, Cancelled(scope))
+        self._interrupt(branch)
+
+    def _interrupt(self, branch: Branch) -> None:
         future = branch.waiting
         if future is not None:
             branch.waiting = None
@@ -102,10 +115,11 @@ class Scheduler:
         return None
 
     def _run_one(self, branch: Branch) -> object | None:
+        self.current = branch
         try:
-            if branch.cancelled:
-                branch.cancelled = False
-                awaited = branch.coro.throw(Cancelled())
+            if branch.cancelled is not None:
+                cancelled, branch.cancelled = branch.cancelled, None
+                awaited = branch.coro.throw(cancelled)
             else:
                 awaited = branch.coro.send(None)
         except StopIteration as stop:
@@ -117,7 +131,11 @@ class Scheduler:
                 return awaited if awaited is not None else "a bare yield"
             awaited.waiter = branch
             branch.waiting = awaited
+            if branch.cancelled is not None:  # it cancelled its own scope and went on
+                self._interrupt(branch)
             return None
+        finally:
+            self.current = None
         del self._branches[branch]
         branch.on_done(branch)
         return None
@@ -130,3 +148,10 @@ class Scheduler:
                     branch.coro.throw(Evicted())
         self._branches.clear()
         self._ready.clear()
+
+
+def outermost(first: Cancelled | None, second: Cancelled) -> Cancelled:
+    """The one of two cancellations that reaches further out; the earlier one, when both reach as far."""
+    if first is None or (first.scope is not None and (second.scope is None or second.scope < first.scope)):
+        return second
+    return first

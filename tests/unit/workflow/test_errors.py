@@ -25,6 +25,7 @@ ALL = {
     errors.LogDamaged("r1", 3, "x"): (500, 1, False, "restore the file"),
     errors.ForeignAwait("r1", "X", "f.py:3"): (500, 1, False, "f.py:3"),
     errors.ActivityFailed("charge", "E", "m", 3): (500, 1, False, "after 3 attempt"),
+    errors.ScopeTimeout(3): (500, 1, False, "within the 3 s"),
     errors.WaitTimeout("s"): (500, 1, False, "'s'"),
     errors.Unconfirmed("r1", 30): (503, 1, True, "repeat the call with the same id"),
     errors.NotRecorded("r1", "full"): (507, 1, True, "nothing was done"),
