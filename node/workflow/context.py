@@ -19,7 +19,7 @@ from node.workflow.scopes import Scope, Timeout
 from node.workflow.search import check_attributes
 
 if TYPE_CHECKING:
-    from node.workflow.replay import Machine
+    from node.workflow.machine import Machine
 
 P = ParamSpec("P")
 R = TypeVar("R")

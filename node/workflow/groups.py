@@ -14,7 +14,7 @@ from node.workflow.errors import Cancelled, InvalidDefinition
 from node.workflow.scheduler import Branch, Future, outermost
 
 if TYPE_CHECKING:
-    from node.workflow.replay import Machine
+    from node.workflow.machine import Machine
 
 R = TypeVar("R")
 Steps: TypeAlias = Sequence[Coroutine[Any, Any, Any]]

@@ -10,8 +10,8 @@ from typing import Any, Final
 from node.workflow.define import Workflow
 from node.workflow.errors import Mismatch, RunClosed, WorkflowError
 from node.workflow.events import Draft, Event, Kind
+from node.workflow.machine import Machine
 from node.workflow.payload import encode, short_digest
-from node.workflow.replay import Machine
 from node.workflow.run import CLOSED, NO_FACTS, RunFacts, RunRow, State
 from node.workflow.writer import Append
 

@@ -10,7 +10,7 @@ from node.workflow.events import Kind
 from node.workflow.scheduler import Branch, Future
 
 if TYPE_CHECKING:
-    from node.workflow.replay import Machine
+    from node.workflow.machine import Machine
 
 
 class _Block:

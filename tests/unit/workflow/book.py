@@ -9,8 +9,8 @@ from typing import Any
 from node.workflow.command import Command
 from node.workflow.define import Workflow
 from node.workflow.events import Draft, Event, Kind
+from node.workflow.machine import Machine
 from node.workflow.payload import encode
-from node.workflow.replay import Machine
 
 START_MS = 1_700_000_000_000
 

@@ -15,7 +15,7 @@ import pytest
 from node.workflow import Context, activity, workflow
 from node.workflow.errors import ActivityFailed, Cancelled, ForeignAwait, InvalidDefinition, WaitTimeout
 from node.workflow.events import Event, Kind
-from node.workflow.replay import Machine, step
+from node.workflow.machine import Machine, step
 from tests.unit.workflow.book import START_MS, Book, replay
 
 
@@ -128,7 +128,7 @@ def test_an_uncaught_failure_fails_the_run_with_its_type_and_message() -> None:
     assert end.error is not None
     assert end.error["type"] == "ActivityFailed"
     assert "no" in end.error["message"]
-    assert "test_replay.py" in end.error["traceback"]
+    assert "test_machine.py" in end.error["traceback"]
     assert "scheduler.py" not in end.error["traceback"]
 
 
@@ -390,7 +390,7 @@ def test_awaiting_what_is_not_recorded_is_refused_with_the_line(foreign: Any) ->
     async def start() -> None:
         Book(outside)
 
-    with pytest.raises(ForeignAwait, match=r"test_replay\.py:\d+"):
+    with pytest.raises(ForeignAwait, match=r"test_machine\.py:\d+"):
         asyncio.run(start())
 
 
