@@ -54,12 +54,14 @@ def sidecar(
         }
         for db, path in paths.items()
     ]
+    # The oldest retained moment needs the snapshot before it: Litestream drops one as soon as it is too old itself.
+    every_s = int(min(86400, retention_s))
     return _encode(
         {
             "socket": {"enabled": True, "path": f"/meta/{SOCKET}", "permissions": SOCKET_MODE},
             "l0-retention-check-interval": "1h",
             "levels": [{"interval": "5m"}, {"interval": "1h"}],
-            "snapshot": {"interval": f"{int(min(86400, retention_s))}s", "retention": f"{int(retention_s)}s"},
+            "snapshot": {"interval": f"{every_s}s", "retention": f"{int(retention_s) + every_s}s"},
             "dbs": dbs,
         }
     )

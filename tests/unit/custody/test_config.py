@@ -24,7 +24,7 @@ def test_a_sidecar_s_configuration() -> None:
         "socket": {"enabled": True, "path": "/meta/ls.sock", "permissions": 0o600},
         "l0-retention-check-interval": "1h",
         "levels": [{"interval": "5m"}, {"interval": "1h"}],
-        "snapshot": {"interval": "86400s", "retention": "604800s"},
+        "snapshot": {"interval": "86400s", "retention": "691200s"},
         "dbs": [
             {
                 "path": "/data/app.db",
