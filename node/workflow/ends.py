@@ -25,6 +25,10 @@ class Ends:
         """The runs whose end is on its way or not confirmed."""
         return tuple(self._hidden)
 
+    def is_hidden(self, run_id: str) -> bool:
+        """Whether the run's end is on its way or not confirmed."""
+        return run_id in self._hidden
+
     def hide(self, run_id: str) -> None:
         """The run's end is on its way into the file: a reader may see it from now on."""
         self._hidden.add(run_id)

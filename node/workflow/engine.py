@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Final
@@ -17,7 +16,6 @@ from typing import IO, Any, Final
 from node.workflow.define import Workflow
 from node.workflow.errors import (
     AlreadyServed,
-    InputConflict,
     InvalidDefinition,
     InvalidInput,
     NoSuchRun,
@@ -25,18 +23,20 @@ from node.workflow.errors import (
     NotStorable,
     RunClosed,
     Unconfirmed,
-    UnknownWorkflow,
 )
 from node.workflow.events import Draft, Event, Kind
 from node.workflow.executive import Executive
 from node.workflow.gate import Durable
-from node.workflow.loaded import Item, new_run
-from node.workflow.payload import digest, encode
-from node.workflow.run import CLOSED, STATES, Page, Run, RunRow, Started, State, Stats
+from node.workflow.loaded import Item
+from node.workflow.payload import encode
+from node.workflow.queue import Queue
+from node.workflow.run import CLOSED, Page, Run, RunRow, Started, State, Stats
+from node.workflow.search import MAX_PAGE, Search
 from node.workflow.sqlite import Synchronous
+from node.workflow.starts import Conflict, Starts
 from node.workflow.store import without_end
 
-MAX_PAGE: Final = 1_000
+MAX_REASON: Final = 1_000
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 
@@ -61,6 +61,7 @@ class Engine:
     confirm_timeout_s  how long a call waits for `durable` before it raises Unconfirmed.
     max_activities  run at a time; the others queue. `threads` of them may be sync functions.
     keep_idle       runs that only wait and stay in memory; the others are replayed when they go on.
+    queues          made, or given these limits, when it is opened; those that the file has beside them stay.
     """
 
     def __init__(
@@ -77,12 +78,12 @@ class Engine:
         max_activities: int = 256,
         threads: int = 16,
         keep_idle: int = 256,
+        queues: Iterable[Queue] = (),
     ) -> None:
         self._path = path
         self._definitions = _by_name(definitions)
         self._confirm_timeout_s = confirm_timeout_s
         self._lock: IO[bytes] | None = None
-        self._starting: dict[str, asyncio.Future[int]] = {}
         self._signalling: dict[tuple[str, str], asyncio.Future[int]] = {}
         self._executive = Executive(
             path,
@@ -96,6 +97,8 @@ class Engine:
             threads=threads,
             keep_idle=keep_idle,
         )
+        self._queues = tuple(queues)
+        self._starts = Starts(self._executive, self._definitions, self._confirmed, self.terminate)
 
     async def open(self) -> None:
         """Open the file, migrate it, and go on with what was under way.
@@ -107,6 +110,7 @@ class Engine:
         self._lock = _lock(self._path)
         try:
             self._executive.open()
+            await self._executive.admission.open(self._queues)
         except BaseException:
             await self.close(grace_s=0)
             raise
@@ -125,45 +129,35 @@ class Engine:
         """The names that can be started."""
         return tuple(self._definitions)
 
-    async def start(self, workflow: str, input_json: Any = None, run_id: str | None = None) -> Started:
+    async def start(
+        self,
+        workflow: str,
+        input_json: Any = None,
+        run_id: str | None = None,
+        *,
+        conflict: Conflict = "reject_different",
+        queue: str | None = None,
+        queue_key: str | None = None,
+        priority: int = 0,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Started:
         """Start a run with a plain JSON value as input; returns once that is durable.
 
-        With the id of a run that exists, with the same workflow and input, that run is the answer (`created` is False).
-        Raises UnknownWorkflow, InvalidInput, InputConflict, NotRecorded (nothing happened), Unconfirmed (repeat with
-        the same id), NotOpen.
+        conflict    what happens when a run has this id already (`starts.Conflict`). By default the same workflow and
+                    input is that run (`created` is False), and another is a conflict.
+        queue       it begins when the queue lets it: in the order of `priority` (the lowest first), as many of one
+                    `queue_key` at a time as the queue says.
+        attributes  what it can be found by: text, numbers, true or false.
+
+        Raises UnknownWorkflow, InvalidInput, InputConflict, RunExists, NotRecorded (nothing happened), Unconfirmed
+        (repeat with the same id), NotOpen.
         """
         self._check_open()
-        definition = self._definitions.get(workflow)
-        if definition is None:
-            raise UnknownWorkflow(workflow, self.workflows)
-        try:
-            text = encode(input_json, "input")
-        except NotStorable as error:
-            raise InvalidInput("input", str(error)) from None
-        definition.arguments(json.loads(text))
-        run_id = self._run_id(run_id)
-        input_hash = digest(text)
-        while (starting := self._starting.get(run_id)) is not None:
-            await asyncio.wait([starting])  # another call with this id is on its way into the file
-        row = self._executive.store.row(run_id)
-        if row is not None:
-            _same_start(row, workflow, input_hash)
-            await self._confirmed(run_id, self._executive.writer.commits)
-            return Started(run_id, created=False)
-        recorded = self._starting[run_id] = asyncio.get_running_loop().create_future()
-        try:
-            loaded = new_run(definition, run_id, input_hash, self._executive.now_ms())
-            self._executive.add(loaded)
-            facts = {"name": workflow, "seed": secrets.token_hex(8)}
-            self._executive.send(loaded, Item(Draft(Kind.STARTED, facts, text), recorded))
-            commit = await asyncio.shield(recorded)
-        finally:
-            if recorded.done():
-                del self._starting[run_id]
-            else:
-                recorded.add_done_callback(lambda _: self._starting.pop(run_id, None))
-        await self._confirmed(run_id, commit)
-        return Started(run_id, created=True)
+        return await self._starts.start(
+            self._starts.checked(
+                workflow, input_json, self._run_id(run_id), conflict, queue, queue_key, priority, attributes
+            )
+        )
 
     async def signal(self, run_id: str, name: str, payload: Any = None, signal_id: str | None = None) -> None:
         """Send a signal with a plain JSON value; returns once that is durable. It is kept until the run waits for it.
@@ -197,6 +191,30 @@ class Engine:
         """
         await self._send(run_id, Item(Draft(Kind.CANCEL_REQUESTED, {})))
 
+    async def terminate(self, run_id: str, reason: str = "") -> None:
+        """End a run at once; returns once that is durable. Its code does not run again, not even to clean up.
+
+        Raises NoSuchRun, RunClosed, InvalidInput, NotRecorded, Unconfirmed, NotOpen.
+        """
+        if len(reason) > MAX_REASON:
+            raise InvalidInput("reason", f"at most {MAX_REASON} characters")
+        facts = {"error": {"type": "Terminated", "message": reason}}
+        await self._send(run_id, Item(Draft(Kind.TERMINATED, facts)))
+
+    async def put_queue(self, queue: Queue) -> None:
+        """Make a queue, or change its limits; returns once that is durable.
+
+        Raises NotRecorded, Unconfirmed, NotOpen.
+        """
+        self._check_open()
+        await self._executive.admission.put(queue)
+        await self._confirmed(f"queue {queue.name}", self._executive.writer.commits)
+
+    def queues(self) -> Sequence[tuple[Queue, int]]:
+        """Every queue, and how many runs wait in it. Raises NotOpen."""
+        depths = self._executive.store.depths()
+        return [(queue, depths.get(queue.name, 0)) for queue in self._executive.admission.queues]
+
     async def result(self, run_id: str, timeout_s: float | None = None) -> Run:
         """The run once it has ended and that is durable, or as it is after `timeout_s` seconds. Raises NoSuchRun,
         NotOpen.
@@ -216,22 +234,34 @@ class Engine:
         return self._shown(self._row(run_id))
 
     def list(
-        self, state: State | None = None, workflow: str | None = None, limit: int = 100, cursor: str | None = None
+        self,
+        state: State | None = None,
+        workflow: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        **more: Any,
     ) -> Page:
-        """Runs, newest first, at most `limit` (1 to 1,000). Raises InvalidInput, NotOpen."""
-        if state is not None and state not in STATES:
-            raise InvalidInput("state", f"one of {', '.join(STATES)}")
-        if not 1 <= limit <= MAX_PAGE:
-            raise InvalidInput("limit", f"from 1 to {MAX_PAGE}")
+        """Runs, newest first, at most `limit` (1 to 1,000). `more` are the other fields of `search.Search`.
+
+        Raises InvalidInput, NotOpen.
+        """
+        search = Search(state=state, workflow=workflow, **more)
+        _check_limit(limit)
         hidden = self._executive.ends.hidden if state == "running" else ()
-        rows, following = self._executive.store.page(state, workflow, limit, cursor, hidden)
+        rows, following = self._executive.store.page(search, limit, cursor, hidden)
         runs = (self._shown(row) for row in rows)
         return Page(tuple(run for run in runs if state is None or run.state == state), following)
 
-    def history(self, run_id: str) -> Sequence[Event]:
-        """The run's log, payloads inline; its end only once that is confirmed. Raises NoSuchRun, NotOpen."""
+    def history(self, run_id: str, after: int = 0, limit: int | None = None) -> Sequence[Event]:
+        """The run's log, payloads inline, from the event behind number `after`, at most `limit` (1 to 1,000) of it; its
+        end only once that is confirmed.
+
+        Raises NoSuchRun, InvalidInput, NotOpen.
+        """
         row = self._row(run_id)
-        events = self._executive.store.events(run_id)
+        if limit is not None:
+            _check_limit(limit)
+        events = self._executive.store.events(run_id, after, -1 if limit is None else limit)
         return without_end(events) if self._hidden_end(row) else events
 
     def stats(self) -> Stats:
@@ -307,11 +337,9 @@ def _by_name(definitions: Iterable[Workflow]) -> dict[str, Workflow]:
     return found
 
 
-def _same_start(row: RunRow, workflow: str, input_hash: str) -> None:
-    if row.name != workflow:
-        raise InputConflict(row.id, f"workflow {row.name!r}")
-    if row.input_hash != input_hash:
-        raise InputConflict(row.id, "another input")
+def _check_limit(limit: int) -> None:
+    if not 1 <= limit <= MAX_PAGE:
+        raise InvalidInput("limit", f"from 1 to {MAX_PAGE}")
 
 
 def _lock(path: Path) -> IO[bytes]:

@@ -74,6 +74,18 @@ class InputConflict(WorkflowError):
         self.run_id = run_id
 
 
+class RunExists(WorkflowError):
+    """A run with this id exists, and the start said that there must be none."""
+
+    http_status = 409
+    exit_code = 2
+
+    def __init__(self, run_id: str, state: str) -> None:
+        super().__init__(f"run {run_id!r} exists and is {state}; choose another id, or another conflict policy")
+        self.run_id = run_id
+        self.state = state
+
+
 class RunClosed(WorkflowError):
     """The run has ended, so it takes neither signals nor a cancellation."""
 
@@ -192,6 +204,21 @@ class ActivityFailed(WorkflowError):
         self.type = type
         self.message = message
         self.attempts = attempts
+
+
+class ChildFailed(WorkflowError):
+    """A child ended without a result; raised in workflow code, where it waits for the child.
+
+    `state` is `failed`, `cancelled`, `terminated`, or `refused` when it could not be started.
+    """
+
+    def __init__(self, workflow: str, run_id: str, state: str, type: str, message: str) -> None:
+        super().__init__(f"child {run_id!r} ({workflow}) is {state}: {type}: {message}")
+        self.workflow = workflow
+        self.run_id = run_id
+        self.state = state
+        self.type = type
+        self.message = message
 
 
 class WaitTimeout(WorkflowError, TimeoutError):

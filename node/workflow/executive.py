@@ -12,10 +12,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar, cast
 
 import apsw
 
+from node.workflow.admission import Admission
 from node.workflow.alarm import Alarm
 from node.workflow.define import Workflow
 from node.workflow.ends import Ends
@@ -27,9 +28,11 @@ from node.workflow.pool import Pool
 from node.workflow.run import CLOSED, RunRow, Stats
 from node.workflow.sqlite import Synchronous
 from node.workflow.store import Store
-from node.workflow.writer import Append, Writer, Written
+from node.workflow.writer import Append, Task, Writer, Written
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 TIMERS_AT_ONCE: Final = 1_000
 FIRST_RETRY_S: Final = 0.1
@@ -70,6 +73,9 @@ class Executive:
         self._keep_idle = keep_idle
         self._loaded: dict[str, Loaded] = {}
         self._idle: OrderedDict[str, None] = OrderedDict()
+        self.admission = Admission(self)
+        # What else has times of its own: called with the time, says when it wants to be called again (or None).
+        self.clocks: list[Callable[[int], int | None]] = [self.admission.ring]
         self._store: Store | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -194,6 +200,9 @@ class Executive:
             self.stats.commits += 1
             self.stats.last_commit_batch = len(written)
         for one in written:
+            if isinstance(one.append, Task):
+                self._task_written(one.append, one.error)
+                continue
             loaded = self._loaded.get(one.append.run.id)
             if loaded is None:
                 continue
@@ -201,6 +210,28 @@ class Executive:
                 self._recorded(loaded, one.append, one.commit)
             else:
                 self._not_recorded(loaded, one.append, str(one.error))
+
+    async def write(self, do: Callable[[apsw.Connection], T], about: str) -> T:
+        """Have the writer do something in a transaction; returns what it returned once that is committed.
+
+        Raises NotOpen, or NotRecorded that names what it is `about`.
+        """
+        if not self.accepting:
+            raise NotOpen
+        task = Task(do, asyncio.get_running_loop().create_future())
+        self.writer.submit(task)
+        try:
+            return cast(T, await asyncio.shield(task.done))
+        except apsw.Error as error:
+            raise NotRecorded(about, str(error)) from None
+
+    def _task_written(self, task: Task, error: Exception | None) -> None:
+        if task.done.done():
+            return
+        if error is None:
+            task.done.set_result(task.result)
+        else:
+            task.done.set_exception(error)
 
     def _recorded(self, loaded: Loaded, append: Append, commit: int) -> None:
         items, loaded.writing = loaded.writing or [], None
@@ -212,6 +243,8 @@ class Executive:
         if append.timers_set:
             self._alarm.set(min(due for _, _, due in append.timers_set))
         self._count(append, loaded)
+        if append.run.facts.queue is not None:
+            self.admission.changed(append.run)
         if append.run.state in CLOSED:
             for item in loaded.inbox:
                 item.refuse(RunClosed(append.run.id, append.run.state))
@@ -310,4 +343,10 @@ class Executive:
         for loaded in touched.values():
             fire_due_retries(loaded, now_ms)
             self._advance(loaded)
-        return now_ms + 50 if len(due) == TIMERS_AT_ONCE else self.store.next_due_ms(now_ms)
+        later = [now_ms + 50 if len(due) == TIMERS_AT_ONCE else self.store.next_due_ms(now_ms)]
+        later += [ring(now_ms) for ring in self.clocks]
+        return min((at for at in later if at is not None), default=None)
+
+    def look_at(self, due_ms: int) -> None:
+        """Something is due at this time."""
+        self._alarm.set(due_ms)

@@ -48,6 +48,7 @@ class Loaded:
     writing: list[Item] | None = None
     in_flight: set[int] = field(default_factory=set)  # activities on their way to a result
     created: bool = True  # False until it is in the file
+    archived: str | None = None  # the id that the run gets that had this one's until now
     commit: int = 0  # the number of the newest commit with something of this run
     counted: State | None = None  # the state it has in the statistics
     error: str | None = None  # why it is blocked, JSON
@@ -163,7 +164,8 @@ class Loaded:
         created, self.created = not self.created, True
         moved = row.state != self.row.state or row.error != self.row.error or row.facts is not self.row.facts
         self.row = row
-        return Append(row, created, page.log, page.payloads, timers_set, timers_gone, page.signals, moved)
+        archived, self.archived = self.archived, None
+        return Append(row, created, page.log, page.payloads, timers_set, timers_gone, page.signals, moved, archived)
 
     def to_dispatch(self) -> list[int]:
         """Activities that are to run now and are not on their way."""
@@ -216,10 +218,17 @@ _END_STATES: Final[dict[Kind, State]] = {
 }
 
 
-def new_run(definition: Workflow, run_id: str, input_hash: str, now_ms: int, facts: RunFacts = NO_FACTS) -> Loaded:
-    """A run that is not in the file yet."""
+def new_run(
+    definition: Workflow,
+    run_id: str,
+    input_hash: str,
+    now_ms: int,
+    facts: RunFacts = NO_FACTS,
+    archived: str | None = None,
+) -> Loaded:
+    """A run that is not in the file yet. `archived`: the id that the ended run gets that has its id."""
     row = RunRow(run_id, definition.name, "running", input_hash, 0, 0, "[]", None, None, now_ms, now_ms, facts)
-    return Loaded(row, Machine(definition, run_id), created=False)
+    return Loaded(row, Machine(definition, run_id), created=False, archived=archived)
 
 
 def replayed(definition: Workflow, row: RunRow, events: list[Event], timers: dict[int, int], now_ms: int) -> Loaded:

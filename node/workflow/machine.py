@@ -91,6 +91,8 @@ class Machine:
         """Whether this input still means something: the step it belongs to has not ended and was not abandoned."""
         if self.end is not None or (self.cancelling and draft.kind == Kind.CANCEL_REQUESTED):
             return False
+        if draft.kind == Kind.ADMITTED:
+            return self.queued is not None
         step = draft.facts.get("id") if draft.kind != Kind.SIGNAL_RECEIVED else None
         return step is None or step in self.pending
 

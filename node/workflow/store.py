@@ -10,7 +10,9 @@ from typing import Any
 
 from node.workflow.errors import InvalidInput, LogDamaged
 from node.workflow.events import ENDS, Event, payload_reference, with_payload
+from node.workflow.queue import PLACES_A_POINT, Queue, Usage, Waiting
 from node.workflow.run import STATES, Run, RunFacts, RunRow, State
+from node.workflow.search import Search
 from node.workflow.sqlite import connect
 
 _FACTS = tuple(f.name for f in fields(RunFacts))
@@ -39,10 +41,16 @@ class Store:
         found = self._rows(f"SELECT {_COLUMNS} FROM workflows WHERE id = ?", run_id)  # noqa: S608 - a constant
         return _row(found[0]) if found else None
 
-    def events(self, run_id: str, after: int = 0) -> list[Event]:
-        """A run's log in order, payloads put back. Raises LogDamaged."""
+    def events(self, run_id: str, after: int = 0, limit: int = -1) -> list[Event]:
+        """A run's log in order, payloads put back: what follows event `after`, at most `limit` (-1: all).
+
+        Raises LogDamaged.
+        """
         rows = self._rows(
-            "SELECT seq, at, kind, body FROM log WHERE workflow = ? AND seq > ? ORDER BY seq", run_id, after
+            "SELECT seq, at, kind, body FROM log WHERE workflow = ? AND seq > ? ORDER BY seq LIMIT ?",
+            run_id,
+            after,
+            limit,
         )
         return [self._event(run_id, *row) for row in rows]
 
@@ -76,20 +84,15 @@ class Store:
         )
 
     def page(
-        self, state: State | None, workflow: str | None, limit: int, cursor: str | None, also: Sequence[str] = ()
+        self, search: Search, limit: int, cursor: str | None, also: Sequence[str] = ()
     ) -> tuple[list[RunRow], str | None]:
-        """Rows, newest first, and the cursor of the next page. Runs in `also` count as being in that state."""
-        where, values = ["TRUE"], list[Any]()
-        if state is not None:
-            where.append("(state = ? OR id IN (SELECT value FROM json_each(?)))")
-            values += [state, json.dumps(also)]
-        if workflow is not None:
-            where.append("name = ?")
-            values.append(workflow)
+        """Rows, newest first, and the cursor of the next page. Runs in `also` count as being in the state asked for."""
+        where, values = search.conditions(also)
         if cursor is not None:
             where.append("(created_at, id) < (?, ?)")
             values.extend(_parse_cursor(cursor))
-        sql = f"SELECT {_COLUMNS} FROM workflows WHERE {' AND '.join(where)} ORDER BY created_at DESC, id DESC LIMIT ?"  # noqa: S608 - constants
+        wanted = " AND ".join(where) or "TRUE"
+        sql = f"SELECT {_COLUMNS} FROM workflows WHERE {wanted} ORDER BY created_at DESC, id DESC LIMIT ?"  # noqa: S608 - constants
         rows = [_row(r) for r in self._rows(sql, *values, limit + 1)]
         more = len(rows) > limit
         rows = rows[:limit]
@@ -128,6 +131,65 @@ class Store:
         """The event of a signal that was sent with this id."""
         found = self._rows("SELECT seq FROM signals WHERE workflow = ? AND id = ?", run_id, signal_id)
         return found[0][0] if found else None
+
+    def queues(self) -> list[Queue]:
+        """Every queue there is."""
+        rows = self._rows(
+            "SELECT name, concurrency, per_key, rate_limit, rate_period, paused FROM queues ORDER BY name"
+        )
+        return [
+            Queue(name, concurrency, per_key, limit, None if period is None else period / 1000, bool(paused))
+            for name, concurrency, per_key, limit, period, paused in rows
+        ]
+
+    def arrivals(self) -> dict[str, int]:
+        """The last place in each queue that anybody had."""
+        sql = "SELECT queue, max(place - ? * priority) FROM workflows WHERE queue IS NOT NULL GROUP BY queue"
+        return dict(self._rows(sql, PLACES_A_POINT))
+
+    def has_open_children(self, run_id: str) -> bool:
+        """Whether a child of this run has not ended."""
+        return bool(self._rows("SELECT 1 FROM workflows WHERE parent = ? AND closed_at IS NULL LIMIT 1", run_id))
+
+    def waiting(self, queue: str, full: Sequence[str], after: tuple[int, str], limit: int) -> list[Waiting]:
+        """Who stands in a queue, in order, behind place and id `after`; runs of the keys in `full` are left out."""
+        sql = (
+            "SELECT id, queue_key, place FROM workflows WHERE queue = ? AND state = 'queued' AND paused = 0"
+            " AND (place, id) > (?, ?) AND (queue_key IS NULL OR queue_key NOT IN (SELECT value FROM json_each(?)))"
+            " ORDER BY place, id LIMIT ?"
+        )
+        return [Waiting(*row) for row in self._rows(sql, queue, *after, json.dumps(full), limit)]
+
+    def usage(self, queue: Queue, now_ms: int) -> Usage:
+        """What has left a queue and counts for its limits."""
+        running = 0
+        by_key: dict[str, int] = {}
+        if queue.concurrency is not None or queue.per_key is not None:
+            sql = (
+                "SELECT queue_key, count(*) FROM workflows WHERE queue = ? AND state IN ('running', 'blocked')"
+                " AND admitted_at IS NOT NULL GROUP BY queue_key"
+            )
+            for key, count in self._rows(sql, queue.name):
+                running += count
+                if key is not None:
+                    by_key[key] = count
+        begun: tuple[int, ...] = ()
+        if queue.rate_period_ms is not None:
+            sql = (
+                "SELECT admitted_at FROM workflows WHERE queue = ? AND admitted_at > ? AND admitted_at <= ?"
+                " ORDER BY admitted_at DESC LIMIT ?"
+            )
+            rows = self._rows(sql, queue.name, now_ms - queue.rate_period_ms, now_ms, queue.rate_limit)
+            begun = tuple(row[0] for row in rows)
+        return Usage(running, by_key, begun)
+
+    def depths(self) -> dict[str, int]:
+        """How many runs wait in each queue."""
+        return dict(
+            self._rows(
+                "SELECT queue, count(*) FROM workflows WHERE queue IS NOT NULL AND state = 'queued' GROUP BY queue"
+            )
+        )
 
     def _event(self, run_id: str, seq: int, at: int, kind: str, body: str) -> Event:
         try:

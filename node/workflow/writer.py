@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import apsw
 
+from node.workflow.archive import archive
 from node.workflow.run import RunFacts, RunRow
 from node.workflow.sqlite import Synchronous, connect, migrate
 
@@ -35,13 +37,23 @@ class Append:
     timers_gone: Sequence[tuple[str, int]] = ()
     signals: Sequence[tuple[str, str, int]] = ()
     moved: bool = True
+    archived: str | None = None  # the id that the ended run of this id gets, before this one takes its place
+
+
+@dataclass(slots=True)
+class Task:
+    """Something else to write, in a transaction together with appends. `result` is what `do` returned."""
+
+    do: Callable[[apsw.Connection], Any]
+    done: asyncio.Future[Any]
+    result: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
     """What became of an append: the number of the commit it is in, or why it is not written."""
 
-    append: Append
+    append: Append | Task
     commit: int
     batch: int
     error: Exception | None = None
@@ -63,7 +75,7 @@ class Writer:
         self._synchronous = synchronous
         self._checkpoint = checkpoint
         self._acknowledge = acknowledge
-        self._queue: queue.SimpleQueue[Append | _Stop] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Append | Task | _Stop] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._db: apsw.Connection | None = None
         self.commits = 0  # how many there were; a commit's number is this count after it
@@ -80,8 +92,8 @@ class Writer:
         self._thread = threading.Thread(target=self._run, args=(db,), name="workflow-log-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, append: Append) -> None:
-        """Queue an append; `acknowledge` tells what became of it."""
+    def submit(self, append: Append | Task) -> None:
+        """Queue an append or a task; `acknowledge` tells what became of it."""
         self._queue.put(append)
 
     def close(self) -> None:
@@ -95,8 +107,8 @@ class Writer:
     def _run(self, db: apsw.Connection) -> None:
         stop: _Stop | None = None
         while stop is None:
-            batch: list[Append] = []
-            item: Append | _Stop = self._queue.get()
+            batch: list[Append | Task] = []
+            item: Append | Task | _Stop = self._queue.get()
             while True:
                 if isinstance(item, _Stop):
                     stop = item
@@ -113,7 +125,7 @@ class Writer:
         db.close()
         stop.done.set()
 
-    def _write(self, db: apsw.Connection, batch: list[Append]) -> list[Written]:
+    def _write(self, db: apsw.Connection, batch: list[Append | Task]) -> list[Written]:
         try:
             _commit(db, batch)
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live and the append be answered
@@ -124,10 +136,13 @@ class Writer:
         return [Written(append, self.commits, len(batch)) for append in batch]
 
 
-def _commit(db: apsw.Connection, batch: list[Append]) -> None:
+def _commit(db: apsw.Connection, batch: list[Append | Task]) -> None:
     db.execute("BEGIN IMMEDIATE")
     try:
-        _statements(db, batch)
+        _statements(db, [item for item in batch if isinstance(item, Append)])
+        for item in batch:
+            if isinstance(item, Task):
+                item.result = item.do(db)
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:
@@ -169,6 +184,9 @@ _fact_values: Final = attrgetter(*_FACTS)
 
 
 def _statements(db: apsw.Connection, batch: list[Append]) -> None:
+    for append in batch:
+        if append.archived is not None:
+            archive(db, append.run.id, append.archived)
     runs = [a.run for a in batch if a.created]
     moved = [a.run for a in batch if not a.created and a.moved]
     for sql, rows in (
