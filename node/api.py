@@ -10,6 +10,7 @@ GET  /healthz /metrics
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,6 +24,15 @@ TenantState = Literal[
 ]  # fmt: skip
 
 
+FENCES: Mapping[str, str] = {
+    "store_unreachable": "it could not renew its lease in the bucket in time",
+    "lease_lost": "its lease carries somebody else's write, who ended its session",
+    "agent_hung": "its agent does not answer",
+    "guard_paused": "it stood still for longer than its lease, or its guard did",
+}
+"""Why a machine has frozen its tenants: `NodeReport.reason`, and what it says of the machine."""
+
+
 class Wire(BaseModel):
     """Base: frozen; an unknown field is ignored, so that a newer peer can be spoken to."""
 
@@ -33,6 +43,7 @@ class Assignment(Wire):
     """What the agent should make true of a tenant. `secrets` are plain values: they go to tmpfs files only.
 
     `token_sha256` is the hash of the bearer token that the gateway asks for, None for open access.
+    `moving`: the tenant goes from one node to another, and its requests wait meanwhile instead of being refused.
     `start_empty` is never set by default: it is the operator's accepted loss for a tenant whose data is lost.
     """
 
@@ -45,6 +56,7 @@ class Assignment(Wire):
     restore: Restore | None = None
     secrets: dict[str, str] = Field(default={}, repr=False)
     token_sha256: str | None = None
+    moving: bool = False
 
 
 class Phase(Wire):
@@ -83,7 +95,8 @@ class TenantReport(Wire):
 
 
 class NodeReport(Wire):
-    """A machine as its agent sees it. `version` grows with every change of the report."""
+    """A machine as its agent sees it. `version` grows with every change of the report. `reason` is one of FENCES while
+    `fenced`, or what it does before its tenants run: `starting`, `settling`."""
 
     node: str
     session: int

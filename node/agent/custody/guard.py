@@ -42,9 +42,11 @@ _FAREWELL_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long the guard waits, seconds: for an agent that says nothing, and for one that releases without progress."""
+    """How long the guard waits, seconds: for an agent that says nothing until it is killed, and until the machine is
+    fenced as none of its heirs spoke either; for one that releases without progress."""
 
     agent_silence_s: float = 20.0
+    agent_fence_s: float = 120.0
     release_s: float = 60.0
 
 
@@ -84,6 +86,7 @@ class Guard:
         self._pending: Pending | None = None
         self._still: bool | None = None  # None: whatever an earlier guard left
         self._attempted = 0.0
+        self._looked = now()
         self._troubles = 0
         self._changed = asyncio.Event()
         self._progress = (0, time.monotonic())
@@ -102,7 +105,7 @@ class Guard:
         tasks = [asyncio.create_task(self._hold()), asyncio.create_task(self._keeper.run())]
         try:
             while self._session.state != "gone" and self._refused is None:
-                self._move(rules.tick(self._session, now=self._now()))
+                self._look()
                 self._apply()
                 self._check_release()
                 for task in tasks:
@@ -131,8 +134,18 @@ class Guard:
             self._attempted = saved.session.started
             log.info("session.resumed", session=self._session.session, seq=self._session.seq)
 
+    def _look(self) -> None:
+        """Freeze if it is time, before anything else is done or believed."""
+        now, asked = self._now(), self._pending.started if self._pending else None
+        self._move(rules.tick(self._session, now=now, looked=self._looked, asked=asked))
+        self._looked = now
+        if self._keeper.silent_s() >= self._patience.agent_fence_s:
+            self._move(rules.silent(self._session, now=now))
+
     def _hear(self, message: dict[str, Any]) -> None:
+        self._look()
         self._keeper.heard()
+        self._move(rules.heard(self._session, now=self._now()))
         if "heartbeat" in message and message["heartbeat"] != self._progress[0]:
             self._progress = (message["heartbeat"], time.monotonic())
         if "settled" in message:
@@ -220,6 +233,8 @@ class Guard:
             try:
                 if self._session.state in ("starting", "revoked"):
                     await self._begin()
+                elif self._session.state == "hung":
+                    await asyncio.sleep(_LOOK_S)  # a lease that is renewed would keep others from helping
                 else:
                     await self._renew()
                 self._troubles = 0
@@ -276,6 +291,7 @@ class Guard:
                 log.warning("session.lost", session=self._session.session, hint="its lease has somebody else's write")
                 self._move(rules.lost(self._session))
             return
+        self._look()
         self._pending, self._lease = None, sent.lease
         said = sent.lease
         self._move(

@@ -24,6 +24,8 @@ _FIRST_WAIT_S = 0.2
 _LONGEST_WAIT_S = 10.0
 _STEADY_S = 20.0
 _START_S = 60.0
+# A step that took this long was this machine's pause: it says nothing about the agent.
+_PAUSE_S = 5.0
 
 
 def wait_before(failures: int) -> float:
@@ -39,7 +41,7 @@ class Keeper:
         self._spawn = spawn
         self._silence_s = silence_s
         self._child: subprocess.Popen[bytes] | None = None
-        self._heard_at = time.monotonic()
+        self._heard_at = self._spoken_at = time.monotonic()
         self._spoke = False
         self._started_at = time.monotonic()
         self._failures = 0
@@ -47,8 +49,12 @@ class Keeper:
 
     def heard(self) -> None:
         """The agent said something: it still thinks."""
-        self._heard_at = time.monotonic()
+        self._heard_at = self._spoken_at = time.monotonic()
         self._spoke = True
+
+    def silent_s(self) -> float:
+        """Seconds since any agent said anything, this machine's pauses aside."""
+        return time.monotonic() - self._spoken_at
 
     async def run(self) -> None:
         """Keep one agent until cancelled."""
@@ -59,7 +65,13 @@ class Keeper:
                 log.warning("agent.hung", silence_s=self._silence_s, hint="it is killed and started again")
                 self._signal(signal.SIGKILL)
                 self._heard_at = time.monotonic()
-            await asyncio.sleep(_STEP_S)
+            await self._step()
+
+    async def _step(self) -> None:
+        began = time.monotonic()
+        await asyncio.sleep(_STEP_S)
+        if time.monotonic() - began > _PAUSE_S:
+            self._heard_at = self._spoken_at = time.monotonic()
 
     async def reload(self) -> None:
         """End the agent and leave its tenants as they are; `run` starts the new one."""

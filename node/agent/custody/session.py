@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-State = Literal["starting", "settling", "active", "frozen", "revoked", "stopping", "gone"]
-Event = Literal["begun", "settled", "renewed", "deadline", "lost", "expired", "stop", "released"]
+State = Literal["starting", "settling", "active", "frozen", "hung", "revoked", "stopping", "gone"]
+Event = Literal["begun", "settled", "renewed", "deadline", "silent", "heard", "lost", "expired", "stop", "released"]
 Mode = Literal["solo", "shared"]
 
 STATES: tuple[State, ...] = get_args(State)
@@ -18,6 +18,8 @@ EVENTS: tuple[Event, ...] = get_args(Event)
 
 FROZEN_LIMIT_S = 600.0
 """A machine frozen for longer than this gives its session up."""
+
+_LATE_S = 0.6
 
 TABLE: Mapping[tuple[State, Event], State] = {
     # no session yet; whatever still runs here is frozen
@@ -34,6 +36,7 @@ TABLE: Mapping[tuple[State, Event], State] = {
     ("active", "settled"): "active",
     ("active", "renewed"): "active",
     ("active", "deadline"): "frozen",
+    ("active", "silent"): "hung",
     ("active", "lost"): "revoked",
     ("active", "stop"): "stopping",
     # past the deadline: paused, and perhaps still ours
@@ -42,6 +45,12 @@ TABLE: Mapping[tuple[State, Event], State] = {
     ("frozen", "lost"): "revoked",
     ("frozen", "expired"): "revoked",
     ("frozen", "stop"): "gone",
+    # no agent answers: paused, and not renewed any more, so that others may take what runs here
+    ("hung", "renewed"): "hung",
+    ("hung", "deadline"): "hung",
+    ("hung", "heard"): "frozen",
+    ("hung", "lost"): "revoked",
+    ("hung", "stop"): "gone",
     # somebody else ended the session, or it gave itself up: everything is killed, then a new one
     ("revoked", "begun"): "settling",
     ("revoked", "lost"): "revoked",
@@ -70,7 +79,8 @@ def next_state(state: State, event: Event) -> State:
 @dataclass(frozen=True, slots=True)
 class Session:
     """What the guard knows. `deadline` is when the tenants must stand still, `started` when the first attempt of the
-    last confirmed renewal began, `etag` that of our last write (None: none). `reason` is one token.
+    last confirmed renewal began, `etag` that of our last write (None: none). `reason` is one token: of a fence, one of
+    `node.api.FENCES`.
     `frozen_at` is when they began to, None while they run; `stopped` that this machine was asked to leave.
     """
 
@@ -144,7 +154,7 @@ def renewed(session: Session, *, seq: int, etag: str, mode: Mode, started: float
     deadline, answered in its own time, shows that nobody revoked the session meanwhile.
     """
     late = session.enforced and now >= session.deadline
-    held = replace(tick(session, now=now), seq=seq, etag=etag)
+    held = replace(tick(session, now=now, asked=started), seq=seq, etag=etag)
     if held.state in ("revoked", "gone"):  # given up meanwhile: what was applied changes that no more
         return held
     deadline = started + session.ttl_s - session.margin_s
@@ -152,24 +162,44 @@ def renewed(session: Session, *, seq: int, etag: str, mode: Mode, started: float
     if late and not solo and (started < session.deadline or now >= deadline):
         return held
     after = replace(held, mode=mode, started=started, deadline=deadline)
-    if after.state == "settling":
-        return _to(after, "renewed", reason="settling")
+    if after.state in ("settling", "hung"):
+        return _to(after, "renewed", reason=after.reason)
     return replace(_to(after, "renewed", reason=after.reason if after.state == "stopping" else ""), frozen_at=None)
 
 
 def lost(session: Session) -> Session:
     """The lease carries somebody else's write (412, definite): the session is over."""
-    return _to(session, "lost", reason="revoked")
+    return _to(session, "lost", reason="lease_lost")
 
 
-def tick(session: Session, *, now: float) -> Session:
-    """What the passing of time changes: the deadline, and the end of a long freeze."""
+def tick(session: Session, *, now: float, looked: float | None = None, asked: float | None = None) -> Session:
+    """What the passing of time changes: the deadline, and the end of a long freeze.
+
+    `looked` is when the guard looked before, `asked` when the renewal under way began, None for none. A deadline that
+    passed while nobody looked, and with no question open, is not the store's fault: this machine stood still.
+    """
     if session.state in ("active", "stopping") and session.enforced and now >= session.deadline:
-        after = _to(session, "deadline", reason="lease_expired")
+        open_s = looked - asked if looked is not None and asked is not None else 0.0
+        paused = looked is not None and session.deadline - looked > _LATE_S and open_s <= session.ttl_s / 6
+        after = _to(session, "deadline", reason="guard_paused" if paused else "store_unreachable")
         return replace(after, frozen_at=now)
     if session.state == "frozen" and session.frozen_at is not None and now - session.frozen_at >= FROZEN_LIMIT_S:
-        return _to(session, "expired", reason="frozen_too_long")
+        return _to(session, "expired", reason=session.reason)
     return session
+
+
+def silent(session: Session, *, now: float) -> Session:
+    """No agent has said anything for too long: whoever may take over what runs here should. Alone it runs on."""
+    if session.state != "active" or not session.enforced:
+        return session
+    return replace(_to(session, "silent", reason="agent_hung"), frozen_at=now)
+
+
+def heard(session: Session, *, now: float) -> Session:
+    """An agent speaks: if nobody ended the session meanwhile, the next renewal lets everything go on."""
+    if session.state != "hung":
+        return session
+    return replace(_to(session, "heard", reason=session.reason), frozen_at=now)
 
 
 def stop(session: Session) -> Session:

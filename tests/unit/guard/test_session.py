@@ -8,6 +8,7 @@ import pytest
 
 from node.agent.custody import session as rules
 from node.agent.custody.session import EVENTS, STATES, TABLE, Event, Forbidden, Session, State
+from node.api import FENCES
 
 TTL_S, MARGIN_S = 15.0, 3.0
 NEW = Session(node="n1", ttl_s=TTL_S, margin_s=MARGIN_S, mode="shared")
@@ -48,7 +49,7 @@ def test_every_pair_is_in_the_table_or_forbidden(state: State, event: Event) -> 
 def test_the_table_leads_nowhere_it_should_not() -> None:
     """Who may run is reached from `settling` and `frozen` alone, and nothing comes back from `gone`."""
     to_active = {state for (state, _), after in TABLE.items() if after == "active"}
-    assert to_active == {"settling", "active", "frozen"}
+    assert to_active == {"settling", "active", "frozen"}  # and not `hung`: it is renewed first
     assert {event for (_, event), after in TABLE.items() if after == "settling"} == {"begun", "renewed", "deadline"}
     assert not [pair for pair in TABLE if pair[0] == "gone"]
     assert {state for (state, event) in TABLE if event == "stop"} == set(STATES) - {"gone"}
@@ -78,7 +79,7 @@ def test_the_deadline_counts_from_the_start_of_the_first_attempt() -> None:
 def test_at_the_deadline_it_freezes() -> None:
     assert rules.tick(active(), now=111.9).state == "active"
     after = rules.tick(active(), now=112.0)
-    assert (after.state, after.frozen_at, after.reason) == ("frozen", 112.0, "lease_expired")
+    assert (after.state, after.frozen_at, after.reason) == ("frozen", 112.0, "store_unreachable")
 
 
 def test_an_answer_after_the_deadline_does_not_count() -> None:
@@ -117,7 +118,7 @@ def test_while_leaving_somebody_elses_write_ends_everything() -> None:
 def test_ten_minutes_frozen_give_the_session_up() -> None:
     assert rules.tick(frozen(), now=112.0 + 599.9).state == "frozen"
     after = rules.tick(frozen(), now=112.0 + 600.0)
-    assert (after.state, after.reason) == ("revoked", "frozen_too_long")
+    assert (after.state, after.reason) == ("revoked", "store_unreachable")
 
 
 def test_a_renewal_that_lands_after_giving_up_changes_nothing_but_the_etag() -> None:
@@ -209,3 +210,54 @@ def test_released_means_something_only_while_leaving() -> None:
 )
 def test_who_may_go_on_in_the_same_session(session: Session, same_boot: bool, now: float, expected: bool) -> None:
     assert rules.may_resume(session, same_boot=same_boot, now=now) is expected
+
+
+def test_each_reason_of_a_fence_is_its_own() -> None:
+    """Table: what was seen, and what is said. None is mixed up with another."""
+    seen = {
+        "store_unreachable": rules.tick(active(), now=112.1, looked=111.8, asked=105.0),
+        "guard_paused": rules.tick(active(), now=300.0, looked=104.0, asked=None),
+        "lease_lost": rules.lost(active()),
+        "agent_hung": rules.silent(active(), now=105.0),
+    }
+    assert {reason: session.reason for reason, session in seen.items()} == {r: r for r in FENCES}
+    assert all(session.must_freeze(now=105.0) for session in seen.values())
+
+
+@pytest.mark.parametrize(
+    ("looked", "asked", "reason"),
+    [
+        (111.5, 105.0, "store_unreachable"),  # a question was open all the time
+        (111.5, None, "store_unreachable"),
+        (110.0, 105.0, "store_unreachable"),  # it stood still for the last two seconds of an outage of seven
+        (104.9, None, "guard_paused"),
+        (105.1, 105.0, "guard_paused"),  # the pause began with a question that had no time to be answered
+        (None, None, "store_unreachable"),
+    ],
+)
+def test_a_deadline_that_passed_while_nobody_looked_is_not_the_stores_fault(
+    looked: float | None, asked: float | None, reason: str
+) -> None:
+    assert rules.tick(active(), now=130.0, looked=looked, asked=asked).reason == reason
+
+
+def test_a_machine_whose_agent_says_nothing_stands_still_and_lets_its_lease_run_out() -> None:
+    hung = rules.silent(active(), now=105.0)
+    assert (hung.state, hung.frozen_at) == ("hung", 105.0)
+    assert rules.tick(hung, now=5000.0) == hung
+    assert renew(hung, started=105.0, now=105.1).state == "hung"
+
+
+def test_an_agent_that_is_back_lets_it_go_on_after_one_more_renewal() -> None:
+    back = rules.heard(rules.silent(active(), now=105.0), now=900.0)
+    assert (back.state, back.reason) == ("frozen", "agent_hung")
+    assert renew(back, started=900.0, now=900.1).state == "active"
+    assert rules.lost(back).state == "revoked"
+
+
+def test_alone_a_machine_runs_on_without_its_agent() -> None:
+    assert rules.silent(solo(), now=1e6) == solo()
+
+
+def test_what_stands_still_already_does_not_change_its_reason_for_a_silent_agent() -> None:
+    assert rules.silent(frozen(), now=120.0) == frozen()
