@@ -118,7 +118,7 @@ async def follow_session(machine: Machine) -> None:
                 if not node.adopted:
                     await adopt(machine)
                 await node.thaw()
-            case "frozen" | "revoked" | "starting":
+            case "frozen" | "hung" | "revoked" | "starting":
                 await node.freeze(view.reason or view.state)
             case "stopping":
                 if not node.adopted:  # the agent before died on the way out: what it left is released as well

@@ -19,7 +19,7 @@ from node.agent.report import Board
 from node.agent.server import Fault
 from node.agent.tenant import Tenant
 from node.agent.walk import Parts
-from node.api import Assignment, NodeReport, Points, PurgeReport, TenantReport
+from node.api import FENCES, Assignment, NodeReport, Points, PurgeReport, TenantReport
 from node.bucket.errors import BadRecord, BucketError
 from node.bucket.records import Capacity
 
@@ -183,7 +183,7 @@ class Node:
 
     async def freeze(self, reason: str) -> None:
         """The guard froze everything."""
-        if not self.fenced and self.adopted:
+        if reason in FENCES and reason != self.fenced:
             self.on_fenced(reason)
         self.fenced = reason
         self.board.touch()

@@ -18,7 +18,7 @@ from node.agent.plan import Actual, Step, crashed, failed, fingerprint, plan
 from node.agent.ports import Container, RuntimeFailed, Volume
 from node.agent.report import Board
 from node.agent.walk import NotHealthy, Parts, Walk
-from node.api import Assignment, TenantReport
+from node.api import FENCES, Assignment, TenantReport
 from node.bucket.errors import BucketError
 
 log = structlog.get_logger()
@@ -132,10 +132,13 @@ class Tenant:
 
     async def freeze(self, reason: str) -> None:
         """The guard froze this node's tenants: say so instead of letting requests hang."""
-        if self.walk.claim is not None and not self.frozen:
+        if self.walk.claim is not None and (not self.frozen or reason != self._board.get(self.name).reason):
             self.frozen = True
-            await self.walk.unroute("frozen")
-            self._say("frozen", reason, f"this node lost the bucket; {self.name} goes on when it is back")
+            await self.walk.unroute(reason)
+            why = FENCES.get(reason, "it begins a new session")
+            self._say(
+                "frozen", reason, f"its node stands still: {why}; {self.name} goes on by itself, there or elsewhere"
+            )
 
     async def thaw(self) -> None:
         """The guard thawed them."""

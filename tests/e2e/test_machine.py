@@ -128,7 +128,7 @@ def test_a_shared_machine_freezes_when_its_lease_runs_out_and_thaws_where_it_was
         try:
             box.eventually(lambda: box.tenant("acme", "GET", "/hello")[0] == 503, "503 of a frozen tenant")
             status, problem = box.tenant("acme", "GET", "/hello")
-            assert (status, "frozen" in str(problem)) == (503, True)
+            assert (status, "store_unreachable" in str(problem)) == (503, True)
             assert box.wait_state("acme", "frozen")["state"] == "frozen"
             assert asleep(box, "acme"), "no process of it runs"
             assert [n["state"] for n in box.json("nodes")] == ["fenced"]
