@@ -18,10 +18,13 @@ from fastapi import FastAPI
 from fleet.api.build import build
 from fleet.api.parts import Parts
 from fleet.bucket import Bucket
+from fleet.cordons import Cordoner
+from fleet.core.leading import Me
 from fleet.core.model import MachineState, machine_state
 from fleet.desk import Desk
 from fleet.events import Events
 from fleet.execute import Executor
+from fleet.leader import Leadership
 from fleet.leases import Leases
 from fleet.loop import Loop
 from fleet.metrics import Metrics
@@ -52,14 +55,18 @@ class Controller:
         self.events = Events()
         self.bucket = Bucket(store)
         self.vault = Vault(self.bucket, settings.secrets_key)
-        self.desk = Desk(self.world, self.bucket, self.vault, self.events)
+        self.leader = Leadership(_me(settings), self.bucket, self.events)
+        self.desk = Desk(self.world, self.bucket, self.vault, self.events, self.leader.poke)
         self.metrics = metrics
-        self.observer = Observer(self.world, self.events, metrics)
+        self.observer = Observer(self.world, self.events, metrics, self.leader.acts)
         self.pollers = Pollers(self.world, self.events, settings.token[0].get_secret_value(), verify=_verify(settings))
         self.executor = Executor(self.world, self.desk, self.vault, self.events, self.pollers.agents)
-        self.loop = Loop(self.world, self.executor, self.observer, metrics)
-        self.leases = Leases(self.world, self.bucket, self.events, lambda: True)
+        self.loop = Loop(self.world, self.executor, self.observer, metrics, self.leader.acts)
+        self.leases = Leases(self.world, self.bucket, self.events, self.leader.acts)
         self.watch = Watch(self.world, self.bucket, self.events, self._nodes_listed, every or Every())
+        self.watch.stands_by = lambda: not self.leader.acts()
+        self.leader.on_change = self.world.touch_all
+        self.leader.on_poke = self.watch.hurry
         self._gauges()
         parts = Parts(
             world=self.world,
@@ -69,6 +76,9 @@ class Controller:
             events=self.events,
             metrics=metrics,
             observer=self.observer,
+            leader=self.leader,
+            leases=self.leases,
+            cordons=Cordoner(self.world, self.bucket, self.events, self.leader.poke),
             agents=self.pollers.agents,
             access=default_access(settings),
             tokens=settings.token,
@@ -102,6 +112,7 @@ class Controller:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await self.executor.close()
+            await self.leader.release()
             await self.pollers.close()
             await self.leases.close()
             self.bucket.close()
@@ -109,9 +120,11 @@ class Controller:
     async def _run(self) -> None:
         """Probe, load, then watch and act. The API is served meanwhile and says what is missing."""
         await self._probe()
+        await self.leader.step()
         await self.watch.load()
-        log.info("the controller acts", tenants=len(self.world.specs), nodes=len(self.world.leases))
+        log.info("the bucket is known", tenants=len(self.world.specs), nodes=len(self.world.leases))
         async with asyncio.TaskGroup() as group:
+            group.create_task(self.leader.run())
             group.create_task(self.watch.run())
             group.create_task(self.loop.run())
 
@@ -125,6 +138,11 @@ class Controller:
                 await asyncio.sleep(PROBE_RETRY_S)
                 continue
             return
+
+
+def _me(settings: Settings) -> Me:
+    """This controller's name: that of its machine and where it listens, which no other one can at the same time."""
+    return Me(f"{settings.node}/{settings.controller_listen}", settings.controller)
 
 
 def default_access(settings: Settings) -> str:

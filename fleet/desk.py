@@ -64,7 +64,11 @@ def gone(spec: Spec) -> bool:
 class Desk:
     """Makes changes. After each the world knows the new spec, so that it is acted on at once."""
 
-    def __init__(self, world: World, bucket: Bucket, vault: Vault, events: Events) -> None:
+    def __init__(
+        self, world: World, bucket: Bucket, vault: Vault, events: Events, written: Callable[[], None] = lambda: None
+    ) -> None:
+        """`written` is called after each change that was made."""
+        self._written = written
         self._world = world
         self._bucket = bucket
         self._vault = vault
@@ -212,6 +216,7 @@ class Desk:
             text = f"{kind} of {new.tenant} asked for: generation {new.generation}"
             self._events.emit("applied", text, tenant=new.tenant, generation=new.generation, reason=kind)
         self._world.set_spec(key, held, written=True)
+        self._written()
         return Changed(new, before, made=True)
 
     async def _existing(self, tenant: str, kind: str, decide: Callable[[Spec], Spec | None], expect: Expect) -> Changed:

@@ -157,7 +157,7 @@ class Executor:
         agent = self._agent(action.node, action.tenant)
         async with self._slot(action.node):
             report = await agent.assign(assignment)
-        sent = Sent(action.node, action.session, action.generation, action.want, self._world.clock())
+        sent = Sent(action.node, action.session, action.generation, action.want, self._world.clock(), action.move)
         self._world.mark_sent(action.tenant, sent)
         self._world.set_report(action.node, report)
         asyncio.get_running_loop().call_later(RESEND_S + 0.1, self._world.touch, action.tenant)

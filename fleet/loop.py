@@ -69,7 +69,7 @@ class Loop:
         dirty, self._world.dirty = self._world.dirty, set()
         for tenant in dirty:
             self._observer.look(tenant)
-        ready = [t for t in dirty if self._executor.ready(t)] if self._acts() else []
+        ready = [t for t in dirty | self._leaving() if self._executor.ready(t)] if self._acts() else []
         if not ready:
             return
         actions = reconcile(self._world.specs, self._world.is_, self._world.clock(), only=ready)
@@ -80,3 +80,8 @@ class Loop:
             if not self._observer.parked(todo):
                 self._executor.start(tenant, todo)
         self._metrics.reconcile_duration.observe(time.perf_counter() - begin)
+
+    def _leaving(self) -> set[str]:
+        """Who is on a machine that is drained: the turn of one comes when another one has arrived."""
+        drained = (name for name, machine in self._world.machines.items() if machine.drain and machine.reachable)
+        return {t.tenant for name in drained for t in self._world.nodes[name].tenants}

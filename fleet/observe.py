@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fleet.core.actions import Action, Park
@@ -41,7 +41,8 @@ class _Shown:
 class Observer:
     """`look` at a tenant after each change of it. Memory only: what it says can be said again."""
 
-    def __init__(self, world: World, events: Events, metrics: Metrics) -> None:
+    def __init__(self, world: World, events: Events, metrics: Metrics, acts: Callable[[], bool]) -> None:
+        self._acts = acts
         self._world = world
         self._events = events
         self._metrics = metrics
@@ -152,7 +153,8 @@ class Observer:
         elif tenant not in self._over:
             self._over.add(tenant)
             reason = self._why_over(seen.node or "")
-            self._metrics.failovers.labels(reason).inc()
+            if self._acts():  # whoever acts places it: counted once
+                self._metrics.failovers.labels(reason).inc()
             text = f"{tenant} is brought up again from the bucket: {_OVER[reason].format(node=seen.node)}"
             self._events.emit("failover", text, tenant=tenant, node=seen.node, reason=reason)
 

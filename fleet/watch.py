@@ -16,7 +16,7 @@ from fleet.world import World
 from node.bucket import keys
 from node.bucket.cas import Held
 from node.bucket.errors import BadRecord, BucketError
-from node.bucket.records import Lease, Owner, Record, Spec
+from node.bucket.records import Cordons, Lease, Owner, Record, Spec
 
 # Reads at a time; a cold start reads everything.
 READS = 16
@@ -28,16 +28,15 @@ log = structlog.get_logger("fleet.watch")
 @dataclass(frozen=True, slots=True)
 class Every:
     """Seconds between two looks. `soon_s` while a node is missed or a tenant has no place: then leases and owners tell
-    what to do. Else everything is pushed by whoever changes it, and a look is for what another controller changed.
-
-    `lease_s`: how old a lease that was read may get while its agent answers; it is rewritten every few seconds.
+    what to do. Else everything is pushed by whoever changes it, and a look is for what another controller changed:
+    the one that acts is told of it, one that stands by looks for specs every `standby_s`.
     """
 
     soon_s: float = 5.0
     leases_s: float = 30.0
     specs_s: float = 300.0
     owners_s: float = 300.0
-    lease_s: float = 120.0
+    standby_s: float = 10.0
 
 
 class Watch:
@@ -52,7 +51,8 @@ class Watch:
         self._on_leases = on_leases
         self._every = every
         self._bad: dict[str, str] = {}
-        self._read_at: dict[str, float] = {}
+        self._hurried = asyncio.Event()
+        self.stands_by: Callable[[], bool] = lambda: False
 
     async def load(self) -> None:
         """Read everything once, tried until it works: acting on half of it would place tenants twice."""
@@ -75,21 +75,42 @@ class Watch:
             group.create_task(self._forever(keys.NODES, every.leases_s, self._unsettled))
             group.create_task(self._forever(keys.OWNERS, every.owners_s, self._unsettled))
             group.create_task(self._forever(keys.SPECS, every.specs_s, self._doubtful))
+            group.create_task(self._at_once())
+
+    def hurry(self) -> None:
+        """Another controller changed what should be: look now."""
+        self._hurried.set()
+
+    async def _at_once(self) -> None:
+        while True:
+            await self._hurried.wait()
+            self._hurried.clear()
+            if not await self._looked(keys.SPECS):
+                self._hurried.set()
+                await asyncio.sleep(RETRY_S)
 
     async def _forever(self, prefix: str, every_s: float, urgent: Callable[[], bool]) -> None:
-        due = time.monotonic() + every_s
+        last = time.monotonic()
         while True:
             await asyncio.sleep(self._every.soon_s)
-            if time.monotonic() < due and not urgent():
+            wait_s = min(every_s, self._every.standby_s) if prefix == keys.SPECS and self.stands_by() else every_s
+            if time.monotonic() < last + wait_s and not urgent():
                 continue
-            due = 0.0  # until it worked
-            try:
-                await self._look(prefix)
-                due = time.monotonic() + every_s
-            except BucketError as e:
-                log.warning("the bucket does not answer", prefix=prefix, error=str(e))
-            except Exception:
-                log.exception("a look at the bucket failed", prefix=prefix)
+            last = float("-inf")  # until it worked
+            if await self._looked(prefix):
+                last = time.monotonic()
+
+    async def _looked(self, prefix: str) -> bool:
+        """Look, and answer whether it worked."""
+        try:
+            await self._look(prefix)
+        except BucketError as e:
+            log.warning("the bucket does not answer", prefix=prefix, error=str(e))
+        except Exception:
+            log.exception("a look at the bucket failed", prefix=prefix)
+        else:
+            return True
+        return False
 
     def _doubtful(self) -> bool:
         """Whether a write of a spec was given up undecided a while ago: it may still land."""
@@ -112,14 +133,21 @@ class Watch:
         self._missed(prefix, {e.key for e in listed}, begun)
         if prefix == keys.NODES:
             self._on_leases()
+        if prefix == keys.SPECS:
+            await self.cordons()
+
+    async def cordons(self) -> None:
+        """Read what operators closed."""
+        held = await self._bucket.read(keys.CORDONS, Cordons)
+        if held is not None and self._world.etags.get(keys.CORDONS) != held.etag:
+            self._world.set_cordons(keys.CORDONS, held)
 
     def _skip(self, prefix: str, key: str, begun: float) -> bool:
-        """A renewed lease of a node that answers tells nothing new."""
+        """What this process wrote is known; a lease of a machine that lives is read as often as it is renewed."""
         if self._is_ours(key, begun):
             return True
-        machine = self._world.machines.get(keys.name_of(key)) if prefix == keys.NODES else None
-        fresh = begun - self._read_at.get(key, float("-inf")) < self._every.lease_s
-        return machine is not None and machine.reachable and machine.state == "active" and fresh
+        lease = self._world.leases.get(keys.name_of(key)) if prefix == keys.NODES else None
+        return lease is not None and lease.state != "gone"
 
     async def _read(self, prefix: str, key: str, begun: float, slots: asyncio.Semaphore) -> None:
         kinds: dict[str, tuple[type[Record], Callable[[str, Held[Any]], None]]] = {
@@ -136,7 +164,6 @@ class Watch:
                 return
         if held is not None and not self._is_ours(key, begun):
             self._bad.pop(key, None)
-            self._read_at[key] = begun
             keep(key, held)
 
     async def _unreadable(self, key: str, why: str) -> None:

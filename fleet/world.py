@@ -9,7 +9,7 @@ from collections.abc import Callable
 from fleet.core.model import Evidence, Is, Machine, Sent, evidence
 from node.api import NodeReport, TenantReport
 from node.bucket.cas import Held
-from node.bucket.records import Lease, Owner, Spec
+from node.bucket.records import Cordons, Lease, Owner, Spec
 
 
 class World:
@@ -34,6 +34,7 @@ class World:
         self.rollbacks: dict[str, str] = {}
         self.unreachable: dict[str, str] = {}
         self.revoked: dict[str, int] = {}
+        self.cordons: Cordons = Cordons(nonce="")
         self.etags: dict[str, str] = {}
         self.written_at: dict[str, float] = {}
         self.dirty: set[str] = set()
@@ -86,6 +87,13 @@ class World:
         self._keep(key, held.etag, written=False)
         self.leases[held.record.node] = held.record
         self._refresh(held.record.node)
+
+    def set_cordons(self, key: str, held: Held[Cordons]) -> None:
+        """What operators closed, as read or written."""
+        self._keep(key, held.etag, written=False)
+        before, self.cordons = self.cordons, held.record
+        for node in before.nodes.keys() | held.record.nodes.keys():
+            self._refresh(node)
 
     def node_reported(self, report: NodeReport) -> None:
         """An agent said what is. Only tenants whose report changed are looked at again."""
@@ -160,6 +168,7 @@ class World:
         if lease is None:
             return
         report = self.nodes.get(node)
+        cordon = self.cordons.nodes.get(node)
         machine = Machine(
             name=node,
             session=max(lease.session, report.session if report else 0),
@@ -169,6 +178,8 @@ class World:
             labels=lease.labels,
             reachable=report is not None and node not in self.unreachable,
             fenced=report.fenced if report else False,
+            cordoned=cordon is not None,
+            drain=cordon.at_once if cordon is not None and cordon.state == "draining" else 0,
         )
         if self.machines.get(node) != machine:
             self.machines[node] = machine

@@ -9,11 +9,11 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from fleet.api import apps, details, fleetwide, tenants
+from fleet.api import apps, details, fleetwide, nodes, tenants
 from fleet.api.gate import OPEN_PATHS, Gate
 from fleet.api.parts import Parts
 from fleet.api.problems import install
-from fleet.api.view import PutTenant, RestoreTenant
+from fleet.api.view import Drain, PutTenant, RestoreTenant
 
 VERSION = "1"
 
@@ -24,7 +24,7 @@ def build(parts: Parts, lifespan: Callable[[FastAPI], AbstractAsyncContextManage
         title="fleet", version=VERSION, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan
     )
     app.state.parts = parts
-    for router in (tenants.router, details.router, apps.router, fleetwide.router):
+    for router in (tenants.router, details.router, apps.router, nodes.router, fleetwide.router):
         app.include_router(router)
     install(app)
     app.add_middleware(Gate, tokens=parts.tokens, readonly=parts.readonly)
@@ -37,7 +37,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
         components = document.setdefault("components", {})
         schemas = components.setdefault("schemas", {})
-        for model in (PutTenant, RestoreTenant):
+        for model in (PutTenant, RestoreTenant, Drain):
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}", mode="validation")
             schemas.update({name: part for name, part in schema.pop("$defs", {}).items() if name not in schemas})
             schemas[model.__name__] = schema

@@ -1,4 +1,4 @@
-"""What concerns the whole fleet: nodes, events, discovery, health, metrics."""
+"""What concerns the whole fleet: events, discovery, health, metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fleet.api import present
 from fleet.api.parts import Parts
 from fleet.api.problems import RESPONSES
 from fleet.api.tenants import NAME, P
-from fleet.api.view import EventView, Health, NodeList, Target
+from fleet.api.view import EventView, Health, Target
 from fleet.desk import gone
 from fleet.errors import Unavailable
 from fleet.events import Event
@@ -24,12 +24,6 @@ HEARTBEAT_S = 15.0
 BUCKET_S = 30.0
 
 router = APIRouter(responses=RESPONSES)
-
-
-@router.get("/v1/nodes", operation_id="listNodes", tags=["nodes"])
-async def list_nodes(p: P) -> NodeList:
-    """Every machine that ever joined, by name."""
-    return NodeList(nodes=present.node_views(p))
 
 
 @router.get(
@@ -111,7 +105,15 @@ async def ready(p: P) -> Health:
     if p.bucket.error and time.monotonic() - p.bucket.ok_at > BUCKET_S:
         raise Unavailable(f"the bucket does not answer: {p.bucket.error}")
     usable = sum(m.usable for m in p.world.machines.values())
-    return Health(status="ok", nodes_ready=usable, tenants=sum(not gone(s) for s in p.world.specs.values()))
+    leader = p.leader.leader
+    return Health(
+        status="ok",
+        nodes_ready=usable,
+        tenants=sum(not gone(s) for s in p.world.specs.values()),
+        acts=p.leader.acts(),
+        leader=leader.controller if leader is not None and not leader.released else "",
+        leader_url=leader.url if leader is not None and not leader.released else "",
+    )
 
 
 @router.get("/metrics", operation_id="metrics", tags=["metrics"], response_class=Response)

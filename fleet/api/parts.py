@@ -11,9 +11,12 @@ from pydantic import SecretStr
 
 from fleet.agents import Agent
 from fleet.bucket import Bucket
+from fleet.cordons import Cordoner
 from fleet.desk import Desk
 from fleet.errors import Unavailable
 from fleet.events import Events
+from fleet.leader import Leadership
+from fleet.leases import Leases
 from fleet.metrics import Metrics
 from fleet.observe import Observer
 from fleet.vault import Vault
@@ -31,6 +34,9 @@ class Parts:
     events: Events
     metrics: Metrics
     observer: Observer
+    leader: Leadership
+    leases: Leases
+    cordons: Cordoner
     agents: Mapping[str, Agent]
     access: str
     tokens: tuple[SecretStr, ...] = field(repr=False)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import assert_never
+
 from fleet.api.parts import Parts
-from fleet.api.view import Change, EventView, NodeView, TenantView
+from fleet.api.view import Change, EventView, LeavingView, NodeDetail, NodeView, TenantView
 from fleet.core import change
+from fleet.core.drain import leaving
 from fleet.core.model import MachineState, machine_state
-from fleet.core.placement import Used
-from fleet.core.reconcile import Rooms
+from fleet.core.placement import ZONE, Used
+from fleet.core.rooms import Rooms
 from fleet.desk import Changed
 from fleet.events import Event
 from node.bucket.records import Spec
@@ -112,8 +116,32 @@ def _node_view(parts: Parts, name: str, used: Used) -> NodeView:
         cpus_used=used.cpus,
         tenants=used.tenants,
         labels=dict(machine.labels),
+        zone=machine.labels.get(ZONE, ""),
         version=lease.version,
+        cordon="draining" if machine.drain else "cordoned" if machine.cordoned else "open",
+        at_once=machine.drain,
+        lease_age_s=parts.leases.age_s(name) if state != "gone" else None,
     )
+
+
+def node_detail(parts: Parts, name: str) -> NodeDetail:
+    """One machine that is known, and what a drain has still to do there."""
+    world = parts.world
+    used = Rooms(world.specs, world.is_).all()
+    view = _node_view(parts, name, used.get(name, Used()))
+    left = leaving(name, world.specs, world.is_) if view.cordon == "draining" else ()
+    views = tuple(LeavingView(**asdict(one)) for one in left)
+    return NodeDetail(**dict(view), leaving=views)
+
+
+# Why a machine's tenants stand still, by what its agent says.
+_FENCED = {
+    "lease_expired": "it could not renew its lease in the bucket in time and has frozen its tenants",
+    "frozen_too_long": "it was without the bucket for too long and gives its session up",
+    "revoked": "its session was ended from elsewhere; it begins a new one",
+    "settling": "it has begun a session and takes up or ends what an earlier one left",
+    "stopped": "it was told to stop",
+}
 
 
 def _why(parts: Parts, name: str, state: MachineState) -> tuple[str, str]:
@@ -122,13 +150,20 @@ def _why(parts: Parts, name: str, state: MachineState) -> tuple[str, str]:
         case "ready":
             return "", ""
         case "gone":
+            if parts.world.revoked.get(name) == parts.world.machines[name].session:
+                return "lease_expired", "it did not renew its lease: its session was ended, its tenants went elsewhere"
             return "gone", "its session is over; start it again with `fleet node`"
         case "unreachable":
             return "unreachable", parts.world.unreachable.get(name, "its agent has not answered yet")
         case "fenced":
-            return parts.world.nodes[name].reason or "fenced", "it lost the bucket and has frozen its tenants"
+            reason = parts.world.nodes[name].reason or "fenced"
+            return reason, _FENCED.get(reason, "it has frozen its tenants")
         case "draining":
             return "draining", "its tenants are being moved away"
+        case "cordoned":
+            return "cordoned", "it takes no new tenant; `fleet uncordon` opens it again"
+        case _:
+            assert_never(state)
 
 
 def event_view(parts: Parts, event: Event) -> EventView:

@@ -34,7 +34,7 @@ P = Annotated[Parts, Depends(parts)]
 router = APIRouter(responses=RESPONSES, tags=["tenants"])
 
 
-def _json(model: type[Any]) -> dict[str, Any]:
+def body_of(model: type[Any]) -> dict[str, Any]:
     """The OpenAPI of a body that is parsed strictly by hand."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
@@ -97,7 +97,7 @@ async def get_tenant(tenant: Tenant, p: P, response: Response) -> TenantView:
     status_code=202,
     response_model=TenantView | ChangeList,
     responses={200: {"description": "Carried out, or nothing to change.", "model": TenantView | ChangeList}},
-    openapi_extra=_json(PutTenant),
+    openapi_extra=body_of(PutTenant),
 )
 async def put_tenant(
     tenant: Tenant,
@@ -163,7 +163,7 @@ async def restart_tenant(tenant: Tenant, p: P, response: Response, expected: Exp
     operation_id="restoreTenant",
     status_code=202,
     responses={200: {"model": TenantView}},
-    openapi_extra=_json(RestoreTenant),
+    openapi_extra=body_of(RestoreTenant),
 )
 async def restore_tenant(
     tenant: Tenant, p: P, request: Request, response: Response, expected: Expected, wait: Wait = "0"

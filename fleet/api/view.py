@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fleet.core.model import MachineState
 from node.api import Phase, TenantState
 from node.bucket.records import Capacity
 from node.bucket.spec import TenantSpec
@@ -115,13 +116,15 @@ class TenantList(View):
 
 
 class NodeView(View):
-    """A machine. `state`: ready, fenced, unreachable, draining or gone; `reason` and `message` say why.
+    """A machine. `state`: ready, cordoned, draining, fenced, unreachable or gone; `reason` and `message` say why.
 
-    `memory_used_bytes` and `cpus_used` are what the tenants placed there may use by their specs.
+    `memory_used_bytes` and `cpus_used` are what the tenants placed there may use by their specs. `cordon` is what an
+    operator asked of it, `at_once` how many tenants a drain moves at a time. `lease_age_s` is how long ago its last
+    renewal was seen, None while it is not looked for.
     """
 
     node: str
-    state: Literal["ready", "fenced", "unreachable", "draining", "gone"]
+    state: MachineState
     reason: str
     message: str
     session: int
@@ -133,7 +136,34 @@ class NodeView(View):
     cpus_used: float
     tenants: int
     labels: dict[str, str]
+    zone: str
     version: str
+    cordon: Literal["open", "cordoned", "draining"]
+    at_once: int
+    lease_age_s: float | None
+
+
+class LeavingView(View):
+    """A tenant that a drained machine still has, or that is on its way. `stage`: its turn comes (waiting), it is
+    between two machines (moving), or it can't go (stuck); `reason` and `message` say why."""
+
+    tenant: str
+    stage: Literal["waiting", "moving", "stuck"]
+    to: str | None
+    reason: str
+    message: str
+
+
+class NodeDetail(NodeView):
+    """A machine, and what a drain has still to do there."""
+
+    leaving: tuple[LeavingView, ...] = ()
+
+
+class Drain(Ask):
+    """`POST /v1/nodes/{n}/drain`: how many tenants are between two machines at a time."""
+
+    at_once: Annotated[int, Field(ge=1, le=64)] = 2
 
 
 class NodeList(View):
@@ -178,8 +208,14 @@ class Target(View):
 
 
 class Health(View):
-    """`/healthz` and `/readyz`: ok, or why not in the problem document that is answered instead."""
+    """`/healthz` and `/readyz`: ok, or why not in the problem document that is answered instead.
+
+    `acts`: this controller is the one that acts; `leader` names the one that does, as far as this one knows.
+    """
 
     status: Literal["ok"]
     nodes_ready: int = 0
     tenants: int = 0
+    acts: bool = False
+    leader: str = ""
+    leader_url: str = ""

@@ -1,4 +1,4 @@
-"""Commands that look: ls, status, nodes."""
+"""Commands that look: ls, status."""
 
 from __future__ import annotations
 
@@ -33,18 +33,9 @@ TENANTS: tuple[Column, ...] = (
     ("SINCE", lambda v: ago(v["since"])),
     ("URL", lambda v: v["url"] or "-"),
 )
-NODES: tuple[Column, ...] = (
-    ("NODE", lambda v: v["node"]),
-    ("STATE", lambda v: v["state"]),
-    ("TENANTS", lambda v: str(v["tenants"])),
-    ("MEMORY", lambda v: f"{size(v['memory_used_bytes'])}/{size(v['capacity']['memory_bytes'])}"),
-    ("CPUS", lambda v: f"{v['cpus_used']:g}/{v['capacity']['cpus']:g}"),
-    ("GATEWAY", lambda v: v["gateway_url"]),
-    ("MESSAGE", lambda v: v["message"] or "-"),
-)
 
 
-def _again(watch: bool, once: Callable[[], None]) -> None:
+def again(watch: bool, once: Callable[[], None]) -> None:
     """Print once, or again and again until it is interrupted."""
     once()
     while watch:
@@ -66,7 +57,7 @@ def ls(context: Context, /, selector: tuple[str, ...], everything: bool, watch: 
         found = select.every(context.client, selector)
         show((v for v in found if everything or v["state"] != "purged"), context.output, TENANTS)
 
-    _again(watch, once)
+    again(watch, once)
 
 
 @click.command()
@@ -90,7 +81,7 @@ def status(context: Context, /, tenant: str, token: bool, watch: bool) -> None:
         else:
             _paragraph(view)
 
-    _again(watch, once)
+    again(watch, once)
 
 
 def _paragraph(view: dict[str, Any]) -> None:
@@ -115,12 +106,3 @@ def _paragraph(view: dict[str, Any]) -> None:
     for name, value in rows:
         if value:
             print(f"{name:<12} {value}")
-
-
-@click.command()
-@click.option("--watch", is_flag=True, help="Again every second.")
-@common
-@click.pass_obj
-def nodes(context: Context, /, watch: bool) -> None:
-    """List machines."""
-    _again(watch, lambda: show(context.client.call("GET", "/v1/nodes")["nodes"], context.output, NODES, name="node"))

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from fleet.core.model import Move
+
 
 @dataclass(frozen=True, slots=True)
 class Assign:
     """Tell a node what to make true of a tenant: the spec of this generation, with this `want`.
 
-    `want` is the spec's own, but `down` towards a node that the tenant must leave.
+    `want` is the spec's own, but `down` towards a node that the tenant must leave. `move` says which way it is, if that
+    is why.
     """
 
     tenant: str
@@ -18,6 +21,7 @@ class Assign:
     session: int
     generation: int
     want: Literal["up", "down", "purged"]
+    move: Move | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,9 @@ _OWNER_HOLDING = frozenset({"claimed", "running", "lost", "damaged"})
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A node by its lease and its agent. `reachable`: the agent answers; `cordoned`: takes no new tenant."""
+    """A node by its lease and its agent. `reachable`: the agent answers; `cordoned`: takes no new tenant; `drain`: how
+    many of its tenants it gives away at a time, 0 if it keeps them.
+    """
 
     name: str
     session: int
@@ -30,6 +32,7 @@ class Machine:
     reachable: bool
     fenced: bool = False
     cordoned: bool = False
+    drain: int = 0
 
     @property
     def usable(self) -> bool:
@@ -37,7 +40,7 @@ class Machine:
         return self.reachable and self.state == "active" and not self.fenced and not self.cordoned
 
 
-MachineState = Literal["ready", "fenced", "unreachable", "draining", "gone"]
+MachineState = Literal["ready", "cordoned", "fenced", "unreachable", "draining", "gone"]
 
 
 def machine_state(machine: Machine) -> MachineState:
@@ -48,7 +51,17 @@ def machine_state(machine: Machine) -> MachineState:
         return "unreachable"
     if machine.fenced:
         return "fenced"
-    return "draining" if machine.state == "draining" else "ready"
+    if machine.state == "draining" or machine.drain:
+        return "draining"
+    return "cordoned" if machine.cordoned else "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A tenant's way from a machine that is drained to the one where a place was found for it."""
+
+    source: str
+    target: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +73,7 @@ class Sent:
     generation: int
     want: str
     at: float
+    move: Move | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +184,15 @@ def tombstoned(seen: Evidence) -> bool:
 
 
 def holding(is_: Is, should: Mapping[str, Spec]) -> Iterator[tuple[str, str]]:
-    """(tenant, node) of everything that takes room: held somewhere, or on its way there."""
+    """(tenant, node) of everything that takes room: held somewhere, or on its way there; a move takes it twice."""
     for tenant in should:
         seen = evidence(tenant, is_)
         if seen.hold in ("live", "away") and seen.node is not None:
             yield tenant, seen.node
-        elif (sent := is_.sent.get(tenant)) is not None and sent.want == "up":
+        sent = is_.sent.get(tenant)
+        if sent is None:
+            continue
+        if seen.hold in ("none", "over") and sent.want == "up":
             yield tenant, sent.node
+        if sent.move is not None and sent.want == "down":
+            yield tenant, sent.move.target

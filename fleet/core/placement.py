@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fleet.core.model import Machine
 from node.bucket.spec import TenantSpec
 
+# Tenants with the same value of this label are kept apart: in other zones, then on other machines.
+SPREAD = "spread"
+# The label of a machine that names its failure domain.
+ZONE = "zone"
 # A tenant's `cpus` is a limit, not a reservation: idle neighbours leave theirs to it.
 CPU_OVERCOMMIT = 32.0
 
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What the tenants placed on a machine may use: bytes of memory, CPUs, how many they are."""
+    """What the tenants placed on a machine may use: bytes of memory, CPUs, how many they are; `apart` counts those of
+    each value of the label that keeps them apart."""
 
     memory_bytes: int = 0
     cpus: float = 0.0
     tenants: int = 0
+    apart: Mapping[str, int] = field(default_factory=dict)
 
     def plus(self, spec: TenantSpec) -> Used:
         """With one more tenant."""
-        return Used(self.memory_bytes + spec.limits.memory, self.cpus + spec.limits.cpus, self.tenants + 1)
+        return self._with(spec, 1)
 
     def minus(self, spec: TenantSpec) -> Used:
         """With one tenant less."""
-        return Used(self.memory_bytes - spec.limits.memory, self.cpus - spec.limits.cpus, self.tenants - 1)
+        return self._with(spec, -1)
+
+    def _with(self, spec: TenantSpec, n: int) -> Used:
+        apart, group = self.apart, spec.labels.get(SPREAD)
+        if group is not None:
+            apart = {**apart, group: apart.get(group, 0) + n}
+        memory, cpus = self.memory_bytes + n * spec.limits.memory, self.cpus + n * spec.limits.cpus
+        return Used(memory, cpus, self.tenants + n, apart)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +65,8 @@ def place(
 ) -> Placed | NoPlace:
     """Choose a machine. `prefer` is the one that may still hold the tenant's volume: taken if there is room.
 
-    Otherwise the one with the largest share of free memory, by name where that is equal.
+    Otherwise one away from those that it is to be kept apart from, in the zone with the largest share of free memory,
+    and there on the machine with the largest; with the fewest tenants and by name where that is equal.
     """
     if spec.node is not None:
         return _pinned(spec, spec.node, machines, used)
@@ -65,7 +79,40 @@ def place(
     for machine in fitting:
         if machine.name == prefer:
             return Placed(machine.name)
-    return Placed(max(sorted(fitting, key=lambda m: m.name), key=lambda m: _free_share(m, used)).name)
+    zones = _zones(usable, used)
+    group = spec.labels.get(SPREAD)
+
+    def cost(machine: Machine) -> tuple[int, int, float, float, int, str]:
+        zone, here = zones[_zone(machine)], used.get(machine.name, Used())
+        near = (zone.apart.get(group, 0), here.apart.get(group, 0)) if group is not None else (0, 0)
+        share = _share(here.memory_bytes, machine.capacity.memory_bytes)
+        return *near, _share(zone.used_bytes, zone.memory_bytes), share, here.tenants, machine.name
+
+    return Placed(min(fitting, key=cost).name)
+
+
+@dataclass(slots=True)
+class _Zone:
+    """A failure domain: what its machines have, and what is used there."""
+
+    memory_bytes: int = 0
+    used_bytes: int = 0
+    apart: dict[str, int] = field(default_factory=dict)
+
+
+def _zone(machine: Machine) -> str:
+    return machine.labels.get(ZONE, "")
+
+
+def _zones(machines: Iterable[Machine], used: Mapping[str, Used]) -> dict[str, _Zone]:
+    zones: dict[str, _Zone] = {}
+    for machine in machines:
+        zone, here = zones.setdefault(_zone(machine), _Zone()), used.get(machine.name, Used())
+        zone.memory_bytes += machine.capacity.memory_bytes
+        zone.used_bytes += here.memory_bytes
+        for group, count in here.apart.items():
+            zone.apart[group] = zone.apart.get(group, 0) + count
+    return zones
 
 
 def _pinned(spec: TenantSpec, name: str, machines: Mapping[str, Machine], used: Mapping[str, Used]) -> Placed | NoPlace:
@@ -90,9 +137,8 @@ def _fits(spec: TenantSpec, machine: Machine, used: Used) -> bool:
     )
 
 
-def _free_share(machine: Machine, used: Mapping[str, Used]) -> float:
-    total = machine.capacity.memory_bytes
-    return (total - used.get(machine.name, Used()).memory_bytes) / total if total else 0.0
+def _share(used: int, total: int) -> float:
+    return used / total if total else 1.0
 
 
 def _why_not(machine: Machine) -> str:
@@ -100,7 +146,9 @@ def _why_not(machine: Machine) -> str:
         return f"is {machine.state}"
     if not machine.reachable:
         return "does not answer"
-    return "has lost the bucket" if machine.fenced else "is cordoned"
+    if machine.fenced:
+        return "has lost the bucket"
+    return "is drained" if machine.drain else "is cordoned"
 
 
 def _no_node(machines: Mapping[str, Machine]) -> str:

@@ -5,64 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from fleet.core.actions import Action, Assign, FinishPurge, MarkProven, Park, Purge, RollBack
+from fleet.core.drain import Turns, begun, destination
 from fleet.core.lifecycle import Want
-from fleet.core.model import HOLDING, Evidence, Is, Sent, evidence, holding, tombstoned
-from fleet.core.placement import NoPlace, Placed, Used, place
+from fleet.core.model import HOLDING, Evidence, Is, Move, Sent, evidence, tombstoned
+from fleet.core.placement import NoPlace, Placed, place
+from fleet.core.rooms import Rooms
 from node.bucket.records import Spec
 
 # An acknowledged assignment that the node does not report on after this many seconds is sent again.
 RESEND_S = 5.0
 
 
-class Rooms:
-    """What is used on each machine; counted when it is first asked for, as most passes place nobody."""
-
-    def __init__(self, should: Mapping[str, Spec], is_: Is) -> None:
-        self._should = should
-        self._is = is_
-        self._used: dict[str, Used] = {}
-        self._counted = False
-        self._at: dict[str, str] = {}
-
-    def all(self) -> Mapping[str, Used]:
-        """What is used by node."""
-        if not self._counted:
-            self._counted = True
-            for tenant, node in holding(self._is, self._should):
-                self._add(tenant, node)
-        return self._used
-
-    def without(self, tenant: str) -> Mapping[str, Used]:
-        """What the others use: a tenant is not counted against its own place."""
-        used = self.all()
-        node = self._at.get(tenant)
-        return used if node is None else {**used, node: used[node].minus(self._should[tenant].spec)}
-
-    def take(self, node: str, tenant: str) -> None:
-        """A tenant was placed in this pass."""
-        self.all()
-        if tenant not in self._at:
-            self._add(tenant, node)
-
-    def _add(self, tenant: str, node: str) -> None:
-        self._at[tenant] = node
-        self._used[node] = self._used.get(node, Used()).plus(self._should[tenant].spec)
-
-
 def reconcile(should: Mapping[str, Spec], is_: Is, now: float, only: Iterable[str] | None = None) -> tuple[Action, ...]:
     """Everything to do now, in order for each tenant. `only` limits it to these tenants. `now` is unix time, the same
     clock as `Sent.at` and `Spec.purge_after`."""
-    rooms = Rooms(should, is_)
+    rooms, turns = Rooms(should, is_), Turns(should, is_)
     actions: list[Action] = []
     for tenant in should if only is None else only:
         spec = should.get(tenant)
         if spec is None:
             continue
-        actions.extend(_one(spec, is_, now, rooms))
+        actions.extend(_one(spec, is_, now, rooms, turns))
     return tuple(actions)
 
 
-def _one(spec: Spec, is_: Is, now: float, rooms: Rooms) -> tuple[Action, ...]:
+def _one(spec: Spec, is_: Is, now: float, rooms: Rooms, turns: Turns) -> tuple[Action, ...]:
     if spec.want == "purged" and spec.purge_after is None:
         return ()
     seen = evidence(spec.tenant, is_)
@@ -71,7 +38,7 @@ def _one(spec: Spec, is_: Is, now: float, rooms: Rooms) -> tuple[Action, ...]:
             noted = _noted(spec, seen)
             if noted and isinstance(noted[0], RollBack):
                 return noted
-            return noted + _up(spec, seen, is_, now, rooms)
+            return noted + _up(spec, seen, is_, now, rooms, turns)
         case "down":
             return _down(spec, seen, is_, now)
         case "purged":
@@ -90,18 +57,37 @@ def _noted(spec: Spec, seen: Evidence) -> tuple[Action, ...]:
     return ()
 
 
-def _up(spec: Spec, seen: Evidence, is_: Is, now: float, rooms: Rooms) -> tuple[Action, ...]:
+def _up(spec: Spec, seen: Evidence, is_: Is, now: float, rooms: Rooms, turns: Turns) -> tuple[Action, ...]:
     if seen.hold in ("live", "away") and seen.node is not None:
         if spec.spec.node not in (None, seen.node):
             return _leave(spec, seen.node, is_, now, rooms)
-        return _assign(spec, seen.node, "up", is_, now)
+        move = _drained(spec, seen, seen.node, is_, rooms, turns)
+        return _assign(spec, seen.node, "up" if move is None else "down", is_, now, move)
     report = seen.report
     if report is not None and report.state == "hibernated" and report.observed_generation >= spec.generation:
         return ()
     sent = is_.sent.get(spec.tenant)
     if sent is not None and sent.want == "up" and _alive(sent, is_) and spec.spec.node in (None, sent.node):
-        return _assign(spec, sent.node, "up", is_, now)
+        return _assign(spec, sent.node, "up", is_, now, sent.move)
     return _placed(spec, "up", seen, is_, now, rooms)
+
+
+def _drained(spec: Spec, seen: Evidence, node: str, is_: Is, rooms: Rooms, turns: Turns) -> Move | None:
+    """The way that a tenant takes now, if its machine is drained: its turn came and there is a place for it, or it is
+    under way. Else it stays up where it is."""
+    machine = is_.machines.get(node)
+    if machine is None or not machine.drain:
+        return None
+    if (move := begun(spec, node, is_.sent.get(spec.tenant))) is not None:
+        return move
+    if not turns.free(node, machine.drain):
+        return None
+    target = destination(spec, seen, is_, rooms)
+    if not isinstance(target, str):
+        return None
+    turns.take(node, spec.tenant)
+    rooms.take(target, spec.tenant)
+    return Move(node, target)
 
 
 def _leave(spec: Spec, node: str, is_: Is, now: float, rooms: Rooms) -> tuple[Action, ...]:
@@ -148,21 +134,23 @@ def _emptied(spec: Spec, seen: Evidence, is_: Is, now: float) -> tuple[Action, .
 
 
 def _placed(spec: Spec, want: Want, seen: Evidence, is_: Is, now: float, rooms: Rooms) -> tuple[Action, ...]:
-    found = place(spec.spec, is_.machines, rooms.without(spec.tenant), seen.node)
+    sent = is_.sent.get(spec.tenant)
+    move = sent.move if sent is not None and sent.generation == spec.generation and want == "up" else None
+    found = place(spec.spec, is_.machines, rooms.without(spec.tenant), seen.node if move is None else move.target)
     match found:
         case NoPlace(reason, message):
             return (Park(spec.tenant, reason, message),)
         case Placed(node):
             rooms.take(node, spec.tenant)
-            return _assign(spec, node, want, is_, now)
+            return _assign(spec, node, want, is_, now, Move(move.source, node) if move is not None else None)
 
 
-def _assign(spec: Spec, node: str, want: Want, is_: Is, now: float) -> tuple[Action, ...]:
+def _assign(spec: Spec, node: str, want: Want, is_: Is, now: float, move: Move | None = None) -> tuple[Action, ...]:
     """Tell the node, unless it was told: the same session, generation and wish, and it reports on the tenant."""
     machine = is_.machines.get(node)
     if machine is None or not machine.reachable:
         return ()
-    assign = Assign(spec.tenant, node, machine.session, spec.generation, want)
+    assign = Assign(spec.tenant, node, machine.session, spec.generation, want, move)
     sent = is_.sent.get(spec.tenant)
     if sent is None or _differs(sent, assign):
         return (assign,)

@@ -6,6 +6,7 @@ import re
 
 FLEET = "fleet.json"
 LEADER = "controllers/leader.json"
+CORDONS = "controllers/cordons.json"
 NODES = "nodes/"
 SPECS = "specs/"
 OWNERS = "owners/"

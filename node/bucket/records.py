@@ -184,10 +184,30 @@ class Secret(Record):
 
 
 class Leader(Record):
-    """`controllers/leader.json`: which controller acts. A convenience: two that act are harmless."""
+    """`controllers/leader.json`: which controller acts. A convenience: two that act are harmless.
+
+    `poked` counts what other controllers wrote meanwhile: the one that acts looks again.
+    """
 
     controller: str
     seq: Count
     ttl_s: float
     url: str
     released: bool = False
+    poked: Count = 0
+
+
+class Cordon(BaseModel):
+    """What an operator asked of a machine: take no new tenant, or give away those it has, so many at a time."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    state: Literal["cordoned", "draining"]
+    at_once: Annotated[int, Field(ge=1)] = 1
+    since: float = 0.0
+
+
+class Cordons(Record):
+    """`controllers/cordons.json`: machines that an operator closed, by name. A lease is its machine's own."""
+
+    nodes: dict[str, Cordon] = {}

@@ -108,7 +108,7 @@ class Fleet:
             self.settings,
             self.store,
             Metrics(),
-            Every(soon_s=0.1, leases_s=0.2, specs_s=0.2, owners_s=0.2, lease_s=1.0),
+            Every(soon_s=0.1, leases_s=0.2, specs_s=0.2, owners_s=0.2, standby_s=0.2),
         )
         self.served = Served(self.controller.app).start()
         headers = {"Authorization": f"Bearer {TOKEN}"}

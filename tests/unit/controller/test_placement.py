@@ -76,3 +76,42 @@ def test_cpus_are_shared_by_many_but_not_without_bound():
     spec = tenant_spec(limits={"cpus": 2})
     assert place(spec, named(machine("n1")), {"n1": Used(cpus=62)}, None) == Placed("n1")
     assert isinstance(place(spec, named(machine("n1")), {"n1": Used(cpus=63)}, None), NoPlace)
+
+
+def zoned(name, zone, **changes):
+    return machine(name, labels={"zone": zone}, **changes)
+
+
+def test_the_emptier_zone_is_chosen_before_the_emptier_machine():
+    machines = named(zoned("a1", "a"), zoned("a2", "a"), zoned("b1", "b"))
+    used = {"a1": Used(memory_bytes=512 << 20), "b1": Used(memory_bytes=128 << 20)}
+    assert place(tenant_spec(), machines, used, None) == Placed("b1")
+
+
+def test_those_that_are_kept_apart_go_to_other_zones_then_to_other_machines():
+    machines = named(zoned("a1", "a"), zoned("a2", "a"), zoned("b1", "b"), zoned("b2", "b"))
+    spec = tenant_spec(labels={"spread": "shop"})
+    used, chosen = {}, []
+    for _ in range(4):
+        found = place(spec, machines, used, None)
+        chosen.append(found.node)
+        used[found.node] = used.get(found.node, Used()).plus(spec)
+    assert {c[0] for c in chosen[:2]} == {"a", "b"}
+    assert sorted(chosen) == ["a1", "a2", "b1", "b2"]
+
+
+def test_who_is_kept_apart_from_nobody_is_not_counted():
+    spread = tenant_spec(labels={"spread": "shop"})
+    used = {"n1": Used().plus(spread)}
+    assert used["n1"].minus(spread) == Used(apart={"shop": 0})
+    assert Used().plus(tenant_spec()).apart == {}
+
+
+def test_equally_full_machines_are_filled_by_the_number_of_tenants():
+    used = {"n1": Used(memory_bytes=128 << 20, tenants=2), "n2": Used(memory_bytes=128 << 20, tenants=1)}
+    assert place(tenant_spec(), named(machine("n1"), machine("n2")), used, None) == Placed("n2")
+
+
+def test_a_drained_machine_says_so():
+    found = place(tenant_spec(), named(machine("n1", cordoned=True, drain=1)), {}, None)
+    assert found.message == "no node can take it: n1 is drained"

@@ -194,3 +194,18 @@ def test_ten_thousand_tenants_with_nothing_to_do_cost_little():
     begin = time.process_time()
     assert reconcile(should, is_, NOW) == ()
     print(f"reconcile of 10,000 tenants: {time.process_time() - begin:.3f} s of CPU")
+
+
+def test_a_tenant_that_crashes_in_a_loop_stays_with_its_machine():
+    is_ = world([N1, N2], [owner(state="claimed")], [("n1", report(state="failed", observed=1))], {"acme": sent()})
+    assert decide(spec(), is_) == ()
+
+
+def test_fifty_tenants_of_a_machine_that_is_gone_are_placed_in_one_pass_whatever_is_wrong_with_one():
+    should = {f"t{i}": spec(f"t{i}") for i in range(50)}
+    roomy = N1.capacity.model_copy(update={"memory_bytes": 64 << 30, "cpus": 16.0})
+    machines = [machine("n1", state="gone"), machine("n2", capacity=roomy), machine("n3", capacity=roomy)]
+    owners = [owner(t, state="damaged" if t == "t7" else "running") for t in should]
+    found = reconcile(should, world(machines, owners), NOW)
+    assert {a.tenant for a in found if isinstance(a, Assign)} == set(should)
+    assert sorted(a.node for a in found) == ["n2"] * 25 + ["n3"] * 25
