@@ -20,7 +20,9 @@ from node.agent.custody.custody import Custody
 from node.agent.custody.link import GuardLink
 from node.agent.custody.values import Credentials, ReplicaTarget
 from node.agent.custody.view import View, boottime
-from node.agent.gateway.config import from_settings
+from node.agent.finder import Finder
+from node.agent.gateway.config import Files, from_settings
+from node.agent.gateway.door import GatewayDoor
 from node.agent.gateway.errors import GatewayFailed
 from node.agent.gateway.haproxy import HaproxyGateway
 from node.agent.metrics import NodeMetrics
@@ -55,6 +57,8 @@ class Machine:
     gateway: HaproxyGateway
     custody: Custody
     sampler: Sampler
+    finder: Finder
+    door: GatewayDoor
 
 
 def replica_target(location: Location) -> ReplicaTarget:
@@ -79,6 +83,7 @@ def compose(settings: Settings, link: GuardLink) -> Machine:
     gateway = HaproxyGateway(from_settings(settings), process, folder, GATEWAY_UID)
     custody = Custody(store, replica_target(location), runtime, volumes, lambda: link.session, settings.runtime_dir)
     memory_bytes, cpus, disk_bytes = guardapp.capacity_of(settings)
+    finder = Finder(store, gateway, settings.node, guardapp.gateway_url(settings))
     parts = Parts(
         custody=custody,
         runtime=runtime,
@@ -88,6 +93,7 @@ def compose(settings: Settings, link: GuardLink) -> Machine:
         uid_of=Uids(settings.state_dir).of,
         runtime_dir=settings.runtime_dir,
         image_prefix=settings.image_prefix,
+        follow=finder.follow,
     )
     capacity = Capacity(memory_bytes=memory_bytes, cpus=cpus, disk_bytes=disk_bytes)
     head = Head(settings.node, guardapp.gateway_url(settings), capacity)
@@ -97,7 +103,8 @@ def compose(settings: Settings, link: GuardLink) -> Machine:
     node.render_metrics = metrics.render
     node.on_restored = metrics.observe_restore
     node.on_fenced = metrics.observe_fence
-    return Machine(link, node, runtime, gateway, custody, sampler)
+    door = GatewayDoor(Files(folder).door, GATEWAY_UID, finder.ask, finder.doubt)
+    return Machine(link, node, runtime, gateway, custody, sampler, finder, door)
 
 
 def remaining_s(link: GuardLink) -> float | None:
@@ -204,6 +211,7 @@ async def serve(settings: Settings) -> int:
         ssl_keyfile=str(settings.tls_key) if settings.tls_key else None,
     )
     server = uvicorn.Server(config)
+    await machine.door.open()
     await ensure_runtime(machine)
     machine.node.follow_deaths(asyncio.get_running_loop())
     tasks: list[Awaitable[object]] = [
@@ -213,6 +221,7 @@ async def serve(settings: Settings) -> int:
         machine.node.follow_custody(machine.custody.watch()),
         machine.node.follow_custody(machine.custody.supervise()),
         machine.sampler.keep(),
+        machine.finder.keep(),
     ]
     running = [asyncio.ensure_future(t) for t in tasks]
     try:
@@ -224,6 +233,8 @@ async def serve(settings: Settings) -> int:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        await machine.door.close()
+        await machine.finder.close()
         await machine.node.close()
         machine.custody.close()
         await link.close()

@@ -197,8 +197,8 @@ class Gateway(Protocol):
     def route(self, tenant: str, route: Route) -> None:
         """Requests go there from now on; those that were held go on."""
 
-    def hold(self, tenant: str) -> None:
-        """Requests wait (bounded, 20 s) for the next `route`: a planned restart."""
+    def hold(self, tenant: str, *, leaving: bool = False) -> None:
+        """Requests wait (bounded, 20 s) for the next `route`: a planned restart; `leaving`: a planned move."""
 
     def unroute(self, tenant: str, reason: str) -> None:
         """Requests get 503 with Retry-After and the reason (a state such as `restoring`)."""

@@ -111,6 +111,7 @@ class Tenant:
         """The owner record is somebody else's: stop everything now, and the step under way before it starts more."""
         async with self._ousting:
             await self._halt()
+            await self.walk.forget()
             await self._drop_settling()
             while True:
                 try:
@@ -263,6 +264,7 @@ class Tenant:
         try:
             await self.walk.stop_worker()  # of one that is born, it runs before its sidecar does
             await self.walk.give_up(reason, message)
+            await self.walk.forget()
         except (CustodyError, BucketError, RuntimeFailed) as e:
             log.warning("not given up", tenant=self.name, error=str(e))
             return False
@@ -291,7 +293,7 @@ class Tenant:
                     await self._down(purge=False, generation=None)
                 await self._up(want)
             case "down":
-                await self._down(purge=False, generation=want.generation)
+                await (self._leave(want) if want.moving else self._down(purge=False, generation=want.generation))
             case "purge" | "tombstone":
                 await self._down(purge=True, generation=want.generation)
             case "observe":
@@ -305,7 +307,17 @@ class Tenant:
 
     async def _up(self, want: Assignment) -> None:
         self._say("claiming", message="")
-        await self.walk.unroute("claiming")
+        if not want.moving:
+            await self.walk.unroute("claiming")
+            return await self._raise(want)
+        await self.walk.hold()
+        try:
+            await self._raise(want)
+        except Exception:
+            await self.walk.unroute("failed")
+            raise
+
+    async def _raise(self, want: Assignment) -> None:
         await self.walk.stop_worker()  # of a walk that failed half-way
         self.actual = replace(self.actual, claimed=True, held=False, worker="", gone=False)
         claim = await self.walk.attach(want, self._progress)
@@ -359,10 +371,21 @@ class Tenant:
             )
             self._report_up(want, rolled_back=True, reason="rolled_back", message=f"went back to the spec before: {e}")
 
-    async def _down(self, *, purge: bool, generation: int | None) -> None:
+    async def _leave(self, want: Assignment) -> None:
+        """Down for another node to take it up: requests wait here until they can follow."""
+        await self.walk.hold(leaving=True)
+        try:
+            await self._down(purge=False, generation=want.generation, leaving=True)
+        except Exception:
+            await self.walk.unroute("stopping")
+            raise
+        self._parts.follow(self.name)
+
+    async def _down(self, *, purge: bool, generation: int | None, leaving: bool = False) -> None:
         if self._board.get(self.name).state != "stopping":  # else it was tried before: why it is not done stays said
             self._say("stopping", message="")
-        await self.walk.unroute("stopping")
+        if not leaving:
+            await self.walk.unroute("stopping")
         await self.walk.drain()
         await self._drop_settling()
         self.actual = replace(self.actual, worker="")
@@ -373,6 +396,8 @@ class Tenant:
         self.actual = replace(self.actual, claimed=False, held=False, gone=purge, blocked_generation=0)
         if generation is not None:
             self.actual = replace(self.actual, settled=generation)
+            if not leaving:
+                await self.walk.forget()
         self._board.update(self.name, address="", behind=False, lag_s=None, progress=None)
         self._say("purged" if purge else "released", observed=generation)
 

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class NotHealthy(Exception):
 
 @dataclass(frozen=True)
 class Parts:
-    """What a walk works with; made once by the agent's app."""
+    """What a walk works with; made once by the agent's app. `follow` sends those who wait after a tenant that left."""
 
     custody: Custody
     runtime: Runtime
@@ -53,6 +54,7 @@ class Parts:
     uid_of: Callable[[str], int]
     runtime_dir: Path
     image_prefix: str
+    follow: Callable[[str], None] = lambda _: None
 
 
 class Walk:
@@ -196,9 +198,13 @@ class Walk:
         """Send requests to the worker."""
         await self._tell(self.parts.gateway.route, self.tenant, Route(self.address, want.token_sha256))
 
-    async def hold(self) -> None:
-        """Let requests wait for the next route."""
-        await self._tell(self.parts.gateway.hold, self.tenant)
+    async def hold(self, *, leaving: bool = False) -> None:
+        """Let requests wait for the next route, which may be another node's if the tenant is leaving."""
+        await self._tell(partial(self.parts.gateway.hold, leaving=leaving), self.tenant)
+
+    async def forget(self) -> None:
+        """The gateway finds out for itself who has the tenant now."""
+        await self._tell(self.parts.gateway.forget, self.tenant)
 
     async def unroute(self, reason: str) -> None:
         """Answer 503."""

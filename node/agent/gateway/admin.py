@@ -56,6 +56,22 @@ def parse_in_flight(text: str, tenant: str) -> int:
     return int(found[1]) if found else 0
 
 
+def parse_counts(text: str) -> dict[str, int]:
+    """The answer to `show table NAME` of a table by tenant that stores http_req_cnt."""
+    return {m[1]: int(m[2]) for m in re.finditer(r"\bkey=(\S+) .*\bhttp_req_cnt=(\d+)", text)}
+
+
+def parse_sessions(text: str, address: str) -> list[str]:
+    """The answer to `show sess all`: the ids of those that are with this `IP:port`."""
+    found, current = [], ""
+    for line in text.splitlines():
+        if line.startswith("0x"):
+            current = line.partition(":")[0]
+        elif re.match(rf"  server=peer \(id=\d+\) addr={re.escape(address)}$", line) and current:
+            found.append(current)
+    return found
+
+
 class Admin:
     """One connection a command; blocking. Everything raises GatewayFailed when HAProxy does not answer."""
 
@@ -96,6 +112,23 @@ class Admin:
             parse_in_flight(self._call(f"@!{pid} show table in_flight key {tenant}"), tenant)
             for pid in self.processes().all
         )
+
+    def counts(self, table: str) -> dict[str, int]:
+        """Requests by tenant so far, in all workers; whom nobody asked for during the table's expiry is left out."""
+        found: dict[str, int] = {}
+        for pid in self.processes().all:
+            for tenant, count in parse_counts(self._call(f"@!{pid} show table {table}")).items():
+                found[tenant] = found.get(tenant, 0) + count
+        return found
+
+    def cut(self, ip: str, port: int) -> int:
+        """End what is under way with this address, in all workers; answers how many."""
+        count = 0
+        for pid in self.processes().all:
+            for session in parse_sessions(self._call(f"@!{pid} show sess all"), f"{ip}:{port}"):
+                self._call(f"@!{pid} shutdown session {session}")
+                count += 1
+        return count
 
     def routes(self, pid: int) -> dict[str, Entry]:
         """What a worker has in its map."""

@@ -17,11 +17,14 @@ from node.agent.gateway.errors import GatewayFailed, GatewayMisconfigured
 from node.agent.gateway.process import GatewayProcess
 from node.agent.gateway.table import (
     Entry,
+    Peer,
     check_tenant,
     held,
+    is_free,
     parse_map,
     render_map,
     routed,
+    through,
     unrouted,
     with_route,
 )
@@ -82,11 +85,12 @@ class HaproxyGateway:
         with self._lock:
             self._change(with_route(self._entries(), tenant, entry))
 
-    def hold(self, tenant: str) -> None:
-        """Requests wait for the next route. When it answers, `in_flight` counts all that went to the old one."""
+    def hold(self, tenant: str, *, leaving: bool = False) -> None:
+        """Requests wait for the next route; `leaving`: or until it is known which other node has the tenant now. When
+        it answers, `in_flight` counts all that went to the old one."""
         check_tenant(tenant)
         with self._lock:
-            self._change({tenant: held(self._entries().get(tenant))}, barrier=True)
+            self._change({tenant: held(self._entries().get(tenant), leaving=leaving)}, barrier=True)
 
     def unroute(self, tenant: str, reason: str) -> None:
         """Requests get 503 with the reason. When it answers, `in_flight` counts all that went to the old route."""
@@ -99,6 +103,31 @@ class HaproxyGateway:
         check_tenant(tenant)
         with self._lock:
             self._change({tenant: None}, barrier=True)
+
+    def reach(self, tenant: str, peer: Peer) -> bool:
+        """Requests go to another node's gateway, unless the tenant has an entry of this node's own: then False."""
+        check_tenant(tenant)
+        entry = through(peer)
+        with self._lock:
+            free = is_free(self._entries().get(tenant))
+            if free:
+                self._change({tenant: entry})
+            return free
+
+    def lose(self, tenant: str) -> None:
+        """It is not known any more which other node has the tenant; what is said of it here stays."""
+        check_tenant(tenant)
+        with self._lock:
+            if is_free(self._entries().get(tenant)):
+                self._change({tenant: None})
+
+    def used(self) -> dict[str, int]:
+        """Tenants of other nodes that were asked for within the last minute, or are right now: requests so far."""
+        return self._admin.counts("away")
+
+    def cut(self, peer: Peer) -> int:
+        """End every request that is with another node's gateway; answers how many. For one that is surely dead."""
+        return self._admin.cut(peer.ip, peer.port)
 
     def in_flight(self, tenant: str) -> int:
         """Requests that are being answered right now, WebSockets and streams among them; 0 when HAProxy is gone, for
@@ -232,6 +261,8 @@ class HaproxyGateway:
         self._pair_complaint = ""
         if self._config.tls_cert is not None and self._config.tls_key is not None:
             wanted[files.pem] = self._certificate(self._config.tls_cert, self._config.tls_key)
+        if self._config.peer_keys and self._config.trust is not None:
+            wanted[files.ca] = self._trusted(self._config.trust)
         if not files.routes.exists():
             self._write(files.routes, render_map(self._entries()).encode())
         for path, content in wanted.items():
@@ -250,6 +281,15 @@ class HaproxyGateway:
             if not self._files.pem.exists():
                 raise GatewayMisconfigured(self._pair_complaint) from None
             return self._files.pem.read_bytes()
+
+    def _trusted(self, path: Path) -> bytes:
+        """Who vouches for other gateways. What cannot be read leaves those of before."""
+        try:
+            return path.read_bytes()
+        except OSError as e:
+            if not self._files.ca.exists():
+                raise GatewayMisconfigured(f"FLEET_TLS_CA={path} cannot be read: {e.strerror}") from None
+            return self._files.ca.read_bytes()
 
     def _write(self, path: Path, content: bytes) -> None:
         """All of it or the old one, readable by HAProxy's group alone."""

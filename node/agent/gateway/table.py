@@ -10,17 +10,22 @@ from typing import Literal
 
 from node.agent.gateway.errors import GatewayFailed
 
-State = Literal["route", "hold", "unrouted"]
-STATES: tuple[State, ...] = ("route", "hold", "unrouted")
+State = Literal["route", "hold", "unrouted", "via"]
+STATES: tuple[State, ...] = ("route", "hold", "unrouted", "via")
 NONE = "-"
+LEAVING = "moving"
 TENANT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 REASON = re.compile(r"[a-z][a-z0-9_]{0,39}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What happens to one tenant's requests. `ip` and `port` say where `route` goes; `reason` is what a 503 says."""
+    """What happens to one tenant's requests. `ip` and `port` say where `route` goes; `reason` is what a 503 says.
+
+    `via` is another node's gateway at `ip` and `port`; there `reason` is the name in its certificate, NONE without TLS.
+    """
 
     state: State
     ip: str = NONE
@@ -48,14 +53,38 @@ def routed(address: str, token_sha256: str | None) -> Entry:
     return Entry("route", str(ip), number, token_sha256)
 
 
-def held(before: Entry | None) -> Entry:
+def held(before: Entry | None, *, leaving: bool = False) -> Entry:
     """Requests wait. The token stays: who may not enter does not wait either."""
-    return Entry("hold", token_sha256=before.token_sha256 if before else None, reason="restarting")
+    reason = LEAVING if leaving else "restarting"
+    return Entry("hold", token_sha256=before.token_sha256 if before else None, reason=reason)
+
+
+def is_free(entry: Entry | None) -> bool:
+    """Whether another node may have the tenant, by what is said of it here: nothing of this node's own."""
+    return entry is None or entry.state == "via" or (entry.state == "hold" and entry.reason == LEAVING)
 
 
 def unrouted(reason: str) -> Entry:
     """Requests get 503 with `reason`, one token; what is none becomes `unavailable`."""
     return Entry("unrouted", reason=reason if REASON.fullmatch(reason) else "unavailable")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another node's gateway. `name` is what its certificate must say; None: it speaks no TLS."""
+
+    ip: str
+    port: int
+    name: str | None = None
+
+
+def through(peer: Peer) -> Entry:
+    """An entry for a tenant of another node. Raises GatewayFailed for what is no address or no host's name."""
+    if peer.name is not None and not HOST.fullmatch(peer.name):
+        raise GatewayFailed(f"{peer.name!r} is not a host's name", retryable=False)
+    host = f"[{peer.ip}]" if ":" in peer.ip else peer.ip
+    at = routed(f"{host}:{peer.port}", None)
+    return Entry("via", at.ip, at.port, reason=peer.name or NONE)
 
 
 def check_tenant(tenant: str) -> None:

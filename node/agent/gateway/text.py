@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-import json
-
+from node.agent.gateway import passing
+from node.agent.gateway.answers import TENANT, TYPE, document, not_ready, problem
 from node.agent.gateway.config import Files, GatewayConfig
 
-TYPE = "application/problem+json"
 NOTHING = "a tenant is at /t/NAME/ of this gateway"
-TENANT = "%[var(txn.tenant),bytes(0,63),json(utf8s)]"
-
-
-def document(status: int, kind: str, title: str, detail: str, *, retryable: bool, tenant: str | None) -> str:
-    """A problem document (RFC 9457) as JSON."""
-    content: dict[str, object] = {"type": f"urn:fleet:{kind}", "title": title, "status": status}
-    content |= {"detail": detail, "retryable": retryable}
-    if tenant is not None:
-        content["tenant"] = tenant
-    return json.dumps(content)
-
-
-def problem(status: int, kind: str, title: str, detail: str, *, retryable: bool, reason: str | None = None) -> str:
-    """A problem document as the arguments of HAProxy's `http-error` and `http-request return`.
-
-    `detail` may name `{tenant}`; `reason` is a log-format expression.
-    """
-    text = document(status, kind, title, detail.replace("{tenant}", "@@"), retryable=retryable, tenant="@@")
-    if reason is not None:
-        text = text.removesuffix("}") + f', "reason": "{reason}"}}'
-    headers = ' hdr Retry-After "1"' if retryable else ""
-    headers += ' hdr WWW-Authenticate "Bearer realm=\\"%[var(txn.tenant)]\\""' if status == 401 else ""
-    return f"status {status} content-type {TYPE} lf-string '{text.replace('@@', TENANT)}'{headers}"
 
 
 def render(config: GatewayConfig, files: Files) -> str:
     """haproxy.cfg."""
-    return "\n".join([*_global(config, files), *_defaults(), *_frontend(config, files), *_backends(), ""])
+    parts = [
+        _global(config, files),
+        _defaults(),
+        _frontend(config, files),
+        _backends(),
+        passing.backends(config, files),
+    ]
+    return "\n".join([line for part in parts for line in part] + [""])
 
 
 def _global(config: GatewayConfig, files: Files) -> list[str]:
@@ -45,6 +28,7 @@ def _global(config: GatewayConfig, files: Files) -> list[str]:
         "  log stdout format raw local0 notice",
         f"  setenv GATEWAY_ROUTES {files.routes}",
         f"  setenv GATEWAY_HOLD_S {config.hold_s}",
+        *([f"  setenv GATEWAY_DOOR {files.door}"] if config.peer_keys else []),
         f"  lua-load {files.lua}",
         "  hard-stop-after 1h",
         "  ssl-default-bind-options ssl-min-ver TLSv1.2",
@@ -95,9 +79,11 @@ def _frontend(config: GatewayConfig, files: Files) -> list[str]:
         "frontend gateway",
         bind,
         f"  log-format '{_log_format()}'",
+        *passing.accepted(config),
         *_tenant_of(config),
         *_state_of(config, files),
         *_forward(config),
+        *passing.passed_on(config),
         "  default_backend tenants",
         "",
     ]
@@ -114,14 +100,14 @@ def _log_format() -> str:
 def _tenant_of(config: GatewayConfig) -> list[str]:
     """Which tenant is meant. A host of the domain wins, so that a tenant may have a path /t/ of its own."""
     lines = []
-    by_path = "{ path_beg /t/ }"
+    by_path = "{ path_beg /t/ } !from_peer"
     if config.domain is not None:
         escaped = config.domain.replace(".", "\\.")
         lines += [
             "  http-request set-var(txn.host) req.hdr(host),host_only,lower",
             "  http-request set-var(txn.host) 'var(txn.host),regsub(\\.$,)'",
             f"  acl by_host var(txn.host) -m end .{config.domain}",
-            f"  http-request set-var(txn.tenant) 'var(txn.host),regsub(\\.{escaped}$,)' if by_host",
+            f"  http-request set-var(txn.tenant) 'var(txn.host),regsub(\\.{escaped}$,)' if by_host !from_peer",
         ]
         by_path += " !by_host"
     text = document(404, "not_found", "Nothing here", NOTHING, retryable=False, tenant=None)
@@ -148,14 +134,12 @@ def _state_of(config: GatewayConfig, files: Files) -> list[str]:
         401, "unauthorized", "Token needed", "tenant {tenant} asks for its own bearer token", retryable=False
     )
     crowded = problem(503, "too_busy", "Too busy", "tenant {tenant} has too many requests open at once", retryable=True)
-    reason = "%[var(txn.route),field(5,|)]"
-    down = problem(
-        503, "not_ready", "Not ready", f"tenant {{tenant}} is not up: {reason}", retryable=True, reason=reason
-    )
+    down = not_ready("var(txn.route),field(5,|)")
     bare = "/t/%[var(txn.tenant)]/"
     held = "{ var(txn.route) -m beg hold| }"
     return [
         look,
+        *passing.asked(config, look),
         "  acl no_slash path -m reg ^/t/[^/]+$",
         f"  http-request return {unknown} if !{{ var(txn.route) -m found }}",
         f'  http-request redirect code 308 location "{bare}?%[query]" if by_path no_slash {{ query -m found }}',
@@ -167,9 +151,10 @@ def _state_of(config: GatewayConfig, files: Files) -> list[str]:
         f"  http-request lua.hold if {held}",
         "  http-request unset-var(txn.route) if { var(txn.held) -m bool }",
         look + " if { var(txn.held) -m bool }",
+        *passing.followed(config),
         f"  http-request return {unknown} if !{{ var(txn.route) -m found }}",
-        f"  http-request return {down} if !{{ var(txn.route) -m beg route| }}",
-        "  http-request track-sc0 var(txn.tenant) table in_flight",
+        f"  http-request return {down} if !{{ var(txn.route) -m beg route| via| }}",
+        "  http-request track-sc0 var(txn.tenant) table in_flight if { var(txn.route) -m beg route| }",
     ]
 
 
@@ -182,17 +167,18 @@ def _token_check(denied: str) -> list[str]:
         "  acl token_right var(txn.given),secure_memcmp(txn.token)",
         "  http-request set-var(txn.given) http_auth_bearer,sha2(256),hex,lower if guarded",
         f"  http-request return {denied} if guarded !token_right",
-        "  http-request del-header authorization if guarded",
     ]
 
 
 def _forward(config: GatewayConfig) -> list[str]:
-    """The request as the tenant gets it: prefix gone, nothing about its way that the client made up."""
+    """The request as the tenant gets it: prefix gone, nothing about its way that the client made up. A token that was
+    checked here is not passed on, but by way of a hold it may be another gateway that checks it."""
     return [
-        r"  http-request del-header ^(forwarded|x[-_](real[-_]ip|forwarded[-_].*))$ -m reg",
-        "  http-request set-header X-Forwarded-For %[src]",
-        f"  http-request set-header X-Forwarded-Proto {'https' if config.tls else 'http'}",
-        "  http-request set-header X-Forwarded-Host %[req.hdr(host)] if { req.hdr(host) -m found }",
+        "  http-request del-header authorization if guarded { var(txn.route) -m beg route| }",
+        r"  http-request del-header ^(forwarded|x[-_](real[-_]ip|forwarded[-_].*))$ -m reg if !from_peer",
+        "  http-request set-header X-Forwarded-For %[src] if !from_peer",
+        f"  http-request set-header X-Forwarded-Proto {'https' if config.tls else 'http'} if !from_peer",
+        "  http-request set-header X-Forwarded-Host %[req.hdr(host)] if { req.hdr(host) -m found } !from_peer",
         '  http-request set-header X-Forwarded-Prefix "/t/%[var(txn.tenant)]" if by_path',
         '  http-request set-path "/%[path,field(4,/,0)]" if by_path',
         "  http-request set-dst var(txn.route),field(2,|)",
@@ -204,6 +190,7 @@ def _backends() -> list[str]:
     """One server for all: the request's own destination. Idle connections are kept by destination, never shared."""
     return [
         "backend tenants",
+        f"  http-response del-header {passing.NOT_HERE}",
         "  http-request disable-l7-retry unless METH_GET or { method OPTIONS }",
         "  server tenant 0.0.0.0:0 pool-purge-delay 2s",
         "",

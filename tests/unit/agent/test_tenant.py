@@ -178,7 +178,9 @@ def run(tmp_path: Path, test: Callable[[Place], Awaitable[None]]) -> None:
     async def main() -> None:
         engine = Engine()
         custody = Keeper(tmp_path / "t", engine)
-        quiet = SimpleNamespace(in_flight=lambda _: 0, route=lambda *_: None, hold=lambda _: None, unroute=lambda *_: 0)
+        quiet = SimpleNamespace(in_flight=lambda _: 0)
+        for call in ("route", "hold", "unroute", "forget"):
+            setattr(quiet, call, lambda *_, **__: None)
         volumes = SimpleNamespace(find=lambda _: custody.volume)
         parts = Parts(
             custody=cast("Any", custody), runtime=cast("Any", engine), volumes=cast("Any", volumes),

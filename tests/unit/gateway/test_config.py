@@ -14,7 +14,15 @@ from node.settings import Settings
 
 FILES = Files(Path("/run/fleet/gateway"))
 PINNED = Path(__file__).with_name("haproxy.cfg")
-TLS = GatewayConfig("0.0.0.0:7443", "fleet.example.org", Path("/etc/fleet/tls.crt"), Path("/etc/fleet/tls.key"))
+TLS = GatewayConfig(
+    "0.0.0.0:7443",
+    "fleet.example.org",
+    Path("/etc/fleet/tls.crt"),
+    Path("/etc/fleet/tls.key"),
+    node="a",
+    peer_keys=("k" * 64, "l" * 64),
+    tls_ca=Path("/etc/fleet/ca.crt"),
+)
 
 
 def test_the_whole_text_is_as_pinned() -> None:
@@ -27,7 +35,7 @@ def test_without_a_domain_no_host_is_looked_at() -> None:
     assert "by_host" not in text
     assert "req.hdr(host),host_only" not in text
     assert "\n  bind 127.0.0.1:7080\n" in text
-    assert "X-Forwarded-Proto http\n" in text
+    assert "X-Forwarded-Proto http if" in text
 
 
 def test_no_log_line_can_hold_a_secret() -> None:
