@@ -177,7 +177,15 @@ class Executor:
             restore=spec.restore,
             secrets=await self._vault.values(spec.tenant, spec.spec) if up else {},
             token_sha256=sha256_of(token) if token is not None else None,
+            moving=self._moving(spec, action),
         )
+
+    def _moving(self, spec: Spec, action: Assign) -> bool:
+        """Whether the tenant leaves a node although it should be up, or comes to another than it was given up by."""
+        if action.want == "up":
+            seen = self._world.evidence(action.tenant)
+            return seen.hold == "none" and seen.node not in (None, action.node)
+        return action.want == "down" and spec.want == "up"
 
     async def _mark(self, tenant: str, generation: int, what: Callable[[Spec], Spec], kind: str) -> None:
         def decide(current: Spec | None) -> Spec | None:
