@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from node.workflow.define import Activity
+from node.workflow.define import Activity, Workflow
 from node.workflow.describe import cut
 from node.workflow.events import ENDS, Draft, Kind
 from node.workflow.scheduler import Future
@@ -23,6 +23,7 @@ class Command:
     payload: str | None = None
     due_ms: int | None = None
     error: Mapping[str, Any] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what else is recorded of it
 
     def draft(self) -> Draft:
         """The event this is recorded as."""
@@ -31,6 +32,7 @@ class Command:
             facts["name"] = self.name
         if self.due_ms is not None:
             facts["due"] = self.due_ms
+        facts |= self.facts
         if self.error is not None:
             facts["error"] = self.error
         facts["hash"] = self.hash
@@ -50,16 +52,19 @@ class Pending:
     command: Command
     future: Future
     activity: Activity[..., Any] | None = None
+    child: Workflow[Any, Any] | str | None = None
     failed_attempts: int = 0
     due_ms: int | None = None
 
     def describe(self) -> str:
-        """For the row of current state: `activity charge`, `signal approved`, `timer`."""
+        """For the row of current state: `activity charge`, `signal approved`, `child c-7`, `timer`."""
         match self.command.kind:
             case Kind.ACTIVITY_SCHEDULED:
                 retry = f", attempt {self.failed_attempts + 1}" if self.failed_attempts else ""
                 return f"activity {self.command.name}{retry}"
             case Kind.SIGNAL_AWAITED:
                 return f"signal {self.command.name}"
+            case Kind.CHILD_STARTED:
+                return f"child {self.command.facts['child']}"
             case _:
-                return "timer"
+                return self.command.name or "timer"

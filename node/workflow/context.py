@@ -10,11 +10,13 @@ from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
-from node.workflow.define import Activity
+from node.workflow.children import Child, OnParentClose, send_signal, start_child
+from node.workflow.define import Activity, Workflow
 from node.workflow.errors import InvalidDefinition
 from node.workflow.events import Kind
 from node.workflow.groups import First, check_steps, gather, race, shield
 from node.workflow.payload import decoder, encode
+from node.workflow.runid import check_run_id
 from node.workflow.scopes import Scope, Timeout
 from node.workflow.search import check_attributes
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+In = TypeVar("In")
 
 
 class Context:
@@ -61,6 +64,43 @@ class Context:
         after_ms = None if timeout_s is None else _milliseconds(timeout_s)
         value = await self._machine.ask(Kind.SIGNAL_AWAITED, name, str(after_ms), after_ms=after_ms)
         return decoder(type, f"signal {name}")(value, "payload")
+
+    def start_child(
+        self,
+        workflow: Workflow[In, R] | str,
+        input: In | None = None,
+        *,
+        id: str | None = None,
+        on_parent_close: OnParentClose = "terminate",
+    ) -> Child[R]:
+        """Start a child run beside this code: await what is returned for its result; it takes signals and `cancel()`.
+
+        The start is recorded, so it is one child over restarts. `id` defaults to this run's and the step's; an id that
+        another run has makes it fail as `refused`. `on_parent_close` says what becomes of it when this run ends first:
+        ended at once, asked to end, or left alone. Raises InvalidInput, InvalidDefinition, NotStorable.
+        """
+        return start_child(self._machine, workflow, input, id, on_parent_close)
+
+    async def child(
+        self,
+        workflow: Workflow[In, R] | str,
+        input: In | None = None,
+        *,
+        id: str | None = None,
+        on_parent_close: OnParentClose = "terminate",
+    ) -> R:
+        """Run a child to its end and return its result. Raises ChildFailed when it has none.
+
+        When what waits here is cancelled, the child is cancelled too and its end awaited, unless it is to be abandoned.
+        """
+        return await start_child(self._machine, workflow, input, id, on_parent_close)
+
+    def signal(self, run_id: str, name: str, payload: Any = None) -> None:
+        """Send a signal to another run of this file, once; one that is not there, or has ended, never gets it.
+
+        Raises NotStorable, InvalidInput.
+        """
+        send_signal(self._machine, check_run_id(run_id), name, payload)
 
     @overload
     async def gather(

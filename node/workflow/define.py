@@ -7,16 +7,27 @@ import inspect
 import typing
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, overload
 
 from node.workflow.errors import InvalidDefinition
 from node.workflow.payload import Decoder, decoder
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Input = TypeVar("Input")
 LONGEST_S: Final = 1e10
 
 R_co = TypeVar("R_co", covariant=True)
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    from node.workflow.context import Context
+
+    In = TypeVarWithDefault("In", contravariant=True, default=Any)
+    Out = TypeVarWithDefault("Out", covariant=True, default=Any)
+else:
+    In, Out = TypeVar("In", contravariant=True), TypeVar("Out", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +109,7 @@ class Activity(Generic[P, R_co]):
 
 
 @dataclass(frozen=True, eq=False)
-class Workflow:
+class Workflow(Generic[In, Out]):
     """A durable function `async def name(ctx)` or `async def name(ctx, input)`."""
 
     name: str
@@ -119,6 +130,10 @@ class Workflow:
         if value is None and parameter.default is not parameter.empty:
             return ()
         return (_hint_decoder(self.fn, parameter.name, self.name)(value, "input"),)
+
+    def result_decoder(self) -> Decoder:
+        """How the result of a child is read back, by the return hint. Raises InvalidDefinition."""
+        return _hint_decoder(self.fn, "return", self.name)
 
     def check(self) -> None:
         """Resolve every type hint. Raises InvalidDefinition for one that can't be read back from JSON."""
@@ -185,24 +200,37 @@ class _ActivityDecorator:
 
 
 @overload
-def workflow(fn: Callable[..., Coroutine[Any, Any, Any]], /) -> Workflow: ...
+def workflow(fn: Callable[[Context], Coroutine[Any, Any, R]], /) -> Workflow[None, R]: ...
 @overload
-def workflow(*, name: str | None = None) -> Callable[[Callable[..., Coroutine[Any, Any, Any]]], Workflow]: ...
-def workflow(
-    fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, *, name: str | None = None
-) -> Workflow | Callable[[Callable[..., Coroutine[Any, Any, Any]]], Workflow]:
+def workflow(fn: Callable[[Context, Input], Coroutine[Any, Any, R]], /) -> Workflow[Input, R]: ...
+@overload
+def workflow(fn: Callable[..., Coroutine[Any, Any, R]], /) -> Workflow[Any, R]: ...
+@overload
+def workflow(*, name: str | None = None) -> _WorkflowDecorator: ...
+def workflow(fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, *, name: str | None = None) -> Any:
     """Declare a workflow, `@workflow` or `@workflow(name=…)`, from `async def f(ctx)` or `async def f(ctx, input)`.
 
     Raises InvalidDefinition for another shape.
     """
+    decorate = _WorkflowDecorator(name)
+    return decorate if fn is None else decorate(fn)
 
-    def decorate(fn: Callable[..., Coroutine[Any, Any, Any]]) -> Workflow:
+
+@dataclass(frozen=True)
+class _WorkflowDecorator:
+    name: str | None
+
+    @overload
+    def __call__(self, fn: Callable[[Context], Coroutine[Any, Any, R]], /) -> Workflow[None, R]: ...
+    @overload
+    def __call__(self, fn: Callable[[Context, Input], Coroutine[Any, Any, R]], /) -> Workflow[Input, R]: ...
+    @overload
+    def __call__(self, fn: Callable[..., Coroutine[Any, Any, R]], /) -> Workflow[Any, R]: ...
+    def __call__(self, fn: Callable[..., Coroutine[Any, Any, Any]], /) -> Workflow[Any, Any]:
         if not inspect.iscoroutinefunction(fn):
             raise InvalidDefinition(f"workflow {fn.__name__} must be `async def`")
         parameters = list(_signature(fn).parameters.values())
         plain = all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
         if not plain or not 1 <= len(parameters) <= 2:
             raise InvalidDefinition(f"workflow {fn.__name__} takes `ctx` and at most one input")
-        return Workflow(name or fn.__name__, fn, parameters[1] if len(parameters) == 2 else None)
-
-    return decorate if fn is None else decorate(fn)
+        return Workflow(self.name or fn.__name__, fn, parameters[1] if len(parameters) == 2 else None)

@@ -29,10 +29,15 @@ class Kind(StrEnum):
     CANCEL_REQUESTED = "cancel_requested"
     ADMITTED = "admitted"
     TERMINATED = "terminated"
+    CHILD_COMPLETED = "child_completed"
+    CHILD_FAILED = "child_failed"
 
     ACTIVITY_SCHEDULED = "activity_scheduled"
     TIMER_STARTED = "timer_started"
     SIGNAL_AWAITED = "signal_awaited"
+    CHILD_STARTED = "child_started"
+    SIGNAL_SENT = "signal_sent"
+    CANCEL_SENT = "cancel_sent"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -43,6 +48,9 @@ INTENTS: Final = frozenset(
         Kind.ACTIVITY_SCHEDULED,
         Kind.TIMER_STARTED,
         Kind.SIGNAL_AWAITED,
+        Kind.CHILD_STARTED,
+        Kind.SIGNAL_SENT,
+        Kind.CANCEL_SENT,
         Kind.COMPLETED,
         Kind.FAILED,
         Kind.CANCELLED,
@@ -56,6 +64,9 @@ PAYLOAD_KEY: Final[Mapping[str, str]] = {
     Kind.ACTIVITY_SCHEDULED: "args",
     Kind.ACTIVITY_COMPLETED: "result",
     Kind.SIGNAL_RECEIVED: "payload",
+    Kind.CHILD_STARTED: "input",
+    Kind.CHILD_COMPLETED: "result",
+    Kind.SIGNAL_SENT: "payload",
     Kind.COMPLETED: "result",
 }
 

@@ -25,6 +25,7 @@ from node.workflow.events import RESULTS, Draft, Kind
 from node.workflow.gate import Durable, Gate
 from node.workflow.loaded import Item, Loaded, fire_due_retries, replayed
 from node.workflow.pool import Pool
+from node.workflow.post import Post
 from node.workflow.run import CLOSED, RunRow, Stats
 from node.workflow.sqlite import Synchronous
 from node.workflow.store import Store
@@ -74,6 +75,7 @@ class Executive:
         self._loaded: dict[str, Loaded] = {}
         self._idle: OrderedDict[str, None] = OrderedDict()
         self.admission = Admission(self)
+        self.post = Post(self, definitions)
         # What else has times of its own: called with the time, says when it wants to be called again (or None).
         self.clocks: list[Callable[[int], int | None]] = [self.admission.ring]
         self._store: Store | None = None
@@ -91,6 +93,7 @@ class Executive:
         self.gate.when(0, lambda: None)  # ends that the file has already are told once it is confirmed
         for run_id in self._store.active():
             self._advance(self.load(run_id))
+        self.post.open()
         self._alarm.ring()
 
     async def close(self, grace_s: float) -> None:
@@ -139,6 +142,10 @@ class Executive:
     def add(self, loaded: Loaded) -> None:
         """Take a new run into memory."""
         self._loaded[loaded.row.id] = loaded
+
+    def in_memory(self, run_id: str) -> bool:
+        """Whether the run is in memory; it may not be in the file yet."""
+        return run_id in self._loaded
 
     def load(self, run_id: str) -> Loaded:
         """A run that has not ended, from memory or replayed from its log. Raises NoSuchRun."""
@@ -225,6 +232,13 @@ class Executive:
         except apsw.Error as error:
             raise NotRecorded(about, str(error)) from None
 
+    def write_later(self, do: Callable[[apsw.Connection], None]) -> None:
+        """Have the writer do something that nobody waits for and that may be lost with a crash or a full disk."""
+        if self.accepting:
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            done.add_done_callback(lambda future: future.exception())
+            self.writer.submit(Task(do, done))
+
     def _task_written(self, task: Task, error: Exception | None) -> None:
         if task.done.done():
             return
@@ -245,11 +259,14 @@ class Executive:
         self._count(append, loaded)
         if append.run.facts.queue is not None:
             self.admission.changed(append.run)
+        for letter in append.letters:
+            self.post.deliver(letter)
         if append.run.state in CLOSED:
             for item in loaded.inbox:
                 item.refuse(RunClosed(append.run.id, append.run.state))
             self._forget(loaded)
             self.ends.recorded(append.run.id, commit)
+            self.post.closed(append.run.id)
             return
         self._dispatch(loaded)
         self._advance(loaded) if loaded.inbox else self._settle(loaded)

@@ -8,14 +8,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from node.workflow.define import Workflow
-from node.workflow.errors import Mismatch, RunClosed, WorkflowError
+from node.workflow.errors import Mismatch, RunClosed, UnknownWorkflow, WorkflowError
 from node.workflow.events import Draft, Event, Kind
+from node.workflow.letters import Letter, LetterKey, of_command, of_end
 from node.workflow.machine import Machine
-from node.workflow.payload import encode, short_digest
+from node.workflow.payload import digest, encode, short_digest
 from node.workflow.run import CLOSED, NO_FACTS, RunFacts, RunRow, State
 from node.workflow.writer import Append
 
 WAITS_SHOWN: Final = 20
+# What is recorded of a run whose code does not fit, for the code that will.
+KEPT_WHILE_BLOCKED: Final = frozenset({Kind.STARTED, Kind.SIGNAL_RECEIVED, Kind.CHILD_COMPLETED, Kind.CHILD_FAILED})
 
 
 @dataclass(slots=True)
@@ -25,6 +28,7 @@ class Item:
     draft: Draft
     recorded: asyncio.Future[int] | None = None
     signal_id: str | None = None
+    letter: LetterKey | None = None  # the letter that brought it
 
     def accept(self, commit: int) -> None:
         """Tell whoever waits that it is recorded in this commit."""
@@ -62,6 +66,7 @@ class Loaded:
         page = _Page(self.row.id, self.row.last_seq)
         at_ms = max(now_ms, self.row.updated_at)
         state: State = "running"
+        page.letters_gone.extend(item.letter for item in items if item.letter is not None)
         for item in items:
             if self.machine is None:
                 state = self._unreplayed(item, page, at_ms) or state
@@ -88,6 +93,8 @@ class Loaded:
     def _take_commands(self, machine: Machine, page: _Page, at_ms: int) -> None:
         for command in machine.take_commands():
             page.put(command.draft(), at_ms)
+            if command.facts:
+                page.send(of_command(self.row.id, page.seq, command, machine.seed))
 
     def _unreplayed(self, item: Item, page: _Page, at_ms: int) -> State | None:
         """A blocked run keeps what is sent to it; a cancellation ends it without its code."""
@@ -99,7 +106,7 @@ class Loaded:
             page.put(item.draft, at_ms)
             page.put(Draft(Kind.CANCELLED, {"hash": short_digest("")}), at_ms)
             return "cancelled"
-        if item.draft.kind == Kind.SIGNAL_RECEIVED:
+        if item.draft.kind in KEPT_WHILE_BLOCKED:
             page.put(item.draft, at_ms)
             if item.signal_id is not None:
                 page.signals.append((self.row.id, item.signal_id, page.seq))
@@ -157,7 +164,9 @@ class Loaded:
             wanted = {i: s.due_ms for i, s in self.machine.pending.items() if s.due_ms is not None}
         timers_set = [(row.id, i, due) for i, due in wanted.items() if self.timers.get(i) != due]
         timers_gone = [(row.id, i) for i in self.timers if i not in wanted]
-        unchanged = not page.log and not timers_set and not timers_gone
+        if row.state in CLOSED and row.facts.parent is not None:
+            page.send(of_end(row, self.machine.end.payload if self.machine is not None and self.machine.end else None))
+        unchanged = not page.log and not timers_set and not timers_gone and not page.letters_gone
         if unchanged and replace(row, updated_at=self.row.updated_at) == self.row:
             return None
         self.timers = dict(wanted)
@@ -165,7 +174,19 @@ class Loaded:
         moved = row.state != self.row.state or row.error != self.row.error or row.facts is not self.row.facts
         self.row = row
         archived, self.archived = self.archived, None
-        return Append(row, created, page.log, page.payloads, timers_set, timers_gone, page.signals, moved, archived)
+        return Append(
+            row,
+            created,
+            page.log,
+            page.payloads,
+            timers_set,
+            timers_gone,
+            page.signals,
+            moved,
+            archived,
+            page.letters,
+            page.letters_gone,
+        )
 
     def to_dispatch(self) -> list[int]:
         """Activities that are to run now and are not on their way."""
@@ -201,6 +222,8 @@ class _Page:
         self.log: list[tuple[str, int, int, str, str]] = []
         self.payloads: list[tuple[str, str]] = []
         self.signals: list[tuple[str, str, int]] = []
+        self.letters: list[Letter] = []
+        self.letters_gone: list[LetterKey] = []
 
     def put(self, draft: Draft, at_ms: int) -> None:
         self.seq += 1
@@ -208,6 +231,10 @@ class _Page:
         self.log.append((self.run_id, self.seq, at_ms, str(draft.kind), body))
         if payload is not None:
             self.payloads.append(payload)
+
+    def send(self, letter: Letter | None) -> None:
+        if letter is not None:
+            self.letters.append(letter)
 
 
 _END_STATES: Final[dict[Kind, State]] = {
@@ -229,6 +256,23 @@ def new_run(
     """A run that is not in the file yet. `archived`: the id that the ended run gets that has its id."""
     row = RunRow(run_id, definition.name, "running", input_hash, 0, 0, "[]", None, None, now_ms, now_ms, facts)
     return Loaded(row, Machine(definition, run_id), created=False, archived=archived)
+
+
+def new_child(letter: Letter, definition: Workflow | None, known: tuple[str, ...], now_ms: int) -> Loaded:
+    """A child that is not in the file yet; blocked when this code does not have its workflow."""
+    facts = RunFacts(
+        parent=letter.sender,
+        parent_step=letter.facts["parent_step"],
+        parent_policy=letter.facts["on_parent_close"],
+    )
+    run_id, input_hash = letter.target, digest(letter.payload or "null")
+    if definition is not None:
+        return new_run(definition, run_id, input_hash, now_ms, facts)
+    name = letter.facts["name"]
+    row = RunRow(run_id, name, "running", input_hash, 0, 0, "[]", None, None, now_ms, now_ms, facts)
+    loaded = Loaded(row, None, created=False)
+    loaded.block(UnknownWorkflow(name, known))
+    return loaded
 
 
 def replayed(definition: Workflow, row: RunRow, events: list[Event], timers: dict[int, int], now_ms: int) -> Loaded:

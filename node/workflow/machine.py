@@ -20,6 +20,7 @@ from node.workflow.describe import OWN_CODE, STDLIB, cut, describe_error
 from node.workflow.errors import (
     ActivityFailed,
     Cancelled,
+    ChildFailed,
     ForeignAwait,
     InvalidInput,
     Mismatch,
@@ -30,6 +31,9 @@ from node.workflow.errors import (
 from node.workflow.events import INTENTS, Draft, Event, Kind
 from node.workflow.payload import encode, short_digest
 from node.workflow.scheduler import Branch, Future, Scheduler
+
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+UNANSWERED: Final = frozenset({Kind.SIGNAL_SENT, Kind.CANCEL_SENT})
 
 
 class Machine:
@@ -51,7 +55,7 @@ class Machine:
         self.end: Command | None = None
         self.dropped = False
         self.cancelling = False
-        self._seed = ""
+        self.seed = ""
         self._draws = 0
         self._ids = 0
         self._scopes = 0
@@ -112,6 +116,8 @@ class Machine:
         payload: str | None = None,
         after_ms: int | None = None,
         activity: Activity[..., Any] | None = None,
+        child: Workflow[Any, Any] | str | None = None,
+        facts: Mapping[str, Any] = NOTHING,
         then: Callable[[], None] | None = None,
     ) -> Future:
         """Emit a command; the future is resolved when its step has ended, and `then` called. `signature` is what is
@@ -121,14 +127,20 @@ class Machine:
             return Future()  # never resolved: cleanup of a run that leaves memory must not act
         self._ids += 1
         due_ms = None if after_ms is None else self.now_ms + after_ms
-        command = Command(self._ids, kind, name, short_digest(signature), payload, due_ms)
+        command = Command(self._ids, kind, name, short_digest(signature), payload, due_ms, facts=facts)
         future = Future(command.id, then)
         self._emitted.append(command)
-        self.pending[command.id] = Pending(command, future, activity, due_ms=due_ms)
+        if kind in UNANSWERED:
+            return future
+        self.pending[command.id] = Pending(command, future, activity, child, due_ms=due_ms)
         if kind is Kind.SIGNAL_AWAITED:
             self._signal_waits.setdefault(name, deque()).append(command.id)
             self._deliver(name)
         return future
+
+    def next_id(self) -> int:
+        """The id that the next command gets."""
+        return self._ids + 1
 
     def spawn(self, coro: Coroutine[Any, Any, Any], on_done: Callable[[Branch], None]) -> Branch:
         """Run `coro` beside the others of this run."""
@@ -155,20 +167,23 @@ class Machine:
         self._scheduler.resolve(future)
 
     def abandon(self, future: Future) -> None:
-        """Nobody waits for this step any more."""
-        step = self.pending.pop(future.step, None) if future.step is not None else None
-        if step is not None and step.command.kind is Kind.SIGNAL_AWAITED:
+        """Nobody waits for this step any more. A child goes on: it is asked to end by a command of its own."""
+        step = self.pending.get(future.step) if future.step is not None else None
+        if step is None or step.child is not None:
+            return
+        del self.pending[step.command.id]
+        if step.command.kind is Kind.SIGNAL_AWAITED:
             self._signal_waits[step.command.name].remove(step.command.id)
 
     def draw(self) -> bytes:
         """The next 32 bytes that are random to the world and the same on every replay."""
         self._draws += 1
-        return hashlib.sha256(f"{self._seed}:{self._draws}".encode()).digest()
+        return hashlib.sha256(f"{self.seed}:{self._draws}".encode()).digest()
 
     # how inputs are taken
 
     def _started(self, event: Event) -> None:
-        self._seed = event.body["seed"]
+        self.seed = event.body["seed"]
         self.attributes = dict(event.body.get("attributes", {}))
         if "queue" in event.body:
             self.queued = event
@@ -205,6 +220,23 @@ class Machine:
         step = self._take(event)
         error = event.body["error"]
         failure = ActivityFailed(step.command.name, error["type"], error["message"], event.body["attempt"])
+        self._scheduler.resolve(step.future, error=failure)
+
+    def _child_completed(self, event: Event) -> None:
+        step = self._take(event)
+        decode = step.child.result_decoder() if isinstance(step.child, Workflow) else None
+        try:
+            value = decode(event.body["result"], "result") if decode is not None else event.body["result"]
+        except InvalidInput as error:
+            raise Mismatch(self.run_id, event.seq, f"{event.body['result']!r:.200}", f"not take it: {error}") from None
+        self._scheduler.resolve(step.future, value)
+
+    def _child_failed(self, event: Event) -> None:
+        step = self._take(event)
+        command, error = step.command, event.body["error"]
+        failure = ChildFailed(
+            command.name, command.facts["child"], event.body["state"], error["type"], error["message"]
+        )
         self._scheduler.resolve(step.future, error=failure)
 
     def _attempt_failed(self, event: Event) -> None:
@@ -269,8 +301,7 @@ class Machine:
     def _take(self, event: Event) -> Pending:
         asked_for_only_now = any(c.id == event.body["id"] for c in self._emitted)
         step = None if asked_for_only_now else self.pending.pop(event.body["id"], None)
-        wants_activity = event.kind != Kind.TIMER_FIRED
-        if step is None or (step.activity is not None) is not wants_activity:
+        if step is None or step.command.kind not in _ENDS_OF[event.kind]:
             raise self._unknown_step(event)
         return step
 
@@ -287,6 +318,16 @@ class Machine:
             raise Mismatch(self.run_id, event.seq, recorded, command.describe())
 
 
+_ENDS_OF: Final[Mapping[str, frozenset[Kind]]] = MappingProxyType(
+    {
+        Kind.ACTIVITY_COMPLETED: frozenset({Kind.ACTIVITY_SCHEDULED}),
+        Kind.ACTIVITY_FAILED: frozenset({Kind.ACTIVITY_SCHEDULED}),
+        Kind.TIMER_FIRED: frozenset({Kind.TIMER_STARTED, Kind.SIGNAL_AWAITED}),
+        Kind.CHILD_COMPLETED: frozenset({Kind.CHILD_STARTED}),
+        Kind.CHILD_FAILED: frozenset({Kind.CHILD_STARTED}),
+    }
+)
+
 _HANDLERS: Final[Mapping[str, Callable[[Machine, Event], None]]] = MappingProxyType(
     {
         Kind.STARTED: Machine._started,
@@ -298,6 +339,8 @@ _HANDLERS: Final[Mapping[str, Callable[[Machine, Event], None]]] = MappingProxyT
         Kind.CANCEL_REQUESTED: Machine._cancel_requested,
         Kind.ADMITTED: Machine._admitted,
         Kind.TERMINATED: Machine._terminated,
+        Kind.CHILD_COMPLETED: Machine._child_completed,
+        Kind.CHILD_FAILED: Machine._child_failed,
     }
 )
 
@@ -324,7 +367,7 @@ def step(history: Iterable[Event], definition: Workflow, run_id: str, now_ms: in
 
 
 def _recorded_payload(event: Event) -> str:
-    for key in ("args", "result"):
+    for key in ("args", "result", "input", "payload"):
         if key in event.body:
             return cut(encode(event.body[key]), 200)
     return ""

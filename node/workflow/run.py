@@ -134,6 +134,7 @@ class RunFacts:
     place: int | None = None
     admitted_at: int | None = None
     attributes: str | None = None  # a JSON object
+    parent_step: int | None = None
 
 
 NO_FACTS: Final = RunFacts()

@@ -99,7 +99,7 @@ class Starts:
 
     async def start(self, start: Start) -> Started:
         """Carry it out; returns once it is durable. Raises InputConflict, RunExists, NotRecorded, Unconfirmed."""
-        while (other := self._under_way.get(start.run_id)) is not None:
+        while (other := self._under_way.get(start.run_id) or self._executive.post.arriving(start.run_id)) is not None:
             await asyncio.wait([other])  # another call with this id is on its way into the file
         row = self._executive.store.row(start.run_id)
         if row is not None and not _makes_room(start, row):

@@ -10,6 +10,7 @@ from typing import Any
 
 from node.workflow.errors import InvalidInput, LogDamaged
 from node.workflow.events import ENDS, Event, payload_reference, with_payload
+from node.workflow.letters import Letter, read
 from node.workflow.queue import PLACES_A_POINT, Queue, Usage, Waiting
 from node.workflow.run import STATES, Run, RunFacts, RunRow, State
 from node.workflow.search import Search
@@ -126,6 +127,27 @@ class Store:
     def timers(self, run_id: str) -> dict[int, int]:
         """The steps of a run that have a timer, and when each is due."""
         return dict(self._rows("SELECT id, due FROM timers WHERE workflow = ?", run_id))
+
+    def letters(self) -> list[Letter]:
+        """What runs have for each other and is not recorded at its target yet, in order for each sender."""
+        return [read(row) for row in self._rows("SELECT * FROM letters ORDER BY sender, seq")]
+
+    def is_coming(self, run_id: str) -> bool:
+        """Whether a letter that starts this run is not delivered yet."""
+        return bool(self._rows("SELECT 1 FROM letters WHERE target = ? AND kind = 'started'", run_id))
+
+    def open_children(self, parent: str) -> list[tuple[str, str]]:
+        """The children of a run that have not ended, and what becomes of each when their parent closes."""
+        return self._rows(
+            "SELECT id, parent_policy FROM workflows WHERE parent = ? AND closed_at IS NULL ORDER BY id", parent
+        )
+
+    def parents(self) -> list[tuple[str, bool]]:
+        """The runs that have children which have not ended, and whether they have ended themselves."""
+        return self._rows(
+            "SELECT c.parent, max(p.closed_at IS NOT NULL) FROM workflows c JOIN workflows p ON p.id = c.parent"
+            " WHERE c.parent IS NOT NULL AND c.closed_at IS NULL GROUP BY 1"
+        )
 
     def signal_seq(self, run_id: str, signal_id: str) -> int | None:
         """The event of a signal that was sent with this id."""

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 import apsw
 
 from node.workflow.archive import archive
+from node.workflow.letters import Letter, LetterKey
 from node.workflow.run import RunFacts, RunRow
 from node.workflow.sqlite import Synchronous, connect, migrate
 
@@ -38,6 +39,8 @@ class Append:
     signals: Sequence[tuple[str, str, int]] = ()
     moved: bool = True
     archived: str | None = None  # the id that the ended run of this id gets, before this one takes its place
+    letters: Sequence[Letter] = ()
+    letters_gone: Sequence[LetterKey] = ()
 
 
 @dataclass(slots=True)
@@ -198,11 +201,14 @@ def _statements(db: apsw.Connection, batch: list[Append]) -> None:
         ("DELETE FROM timers WHERE workflow = ? AND id = ?", [r for a in batch for r in a.timers_gone]),
         ("INSERT OR REPLACE INTO timers VALUES (?, ?, ?)", [r for a in batch for r in a.timers_set]),
         ("INSERT INTO signals VALUES (?, ?, ?)", [r for a in batch for r in a.signals]),
+        (_LETTER_GONE, [r for a in batch for r in a.letters_gone]),
+        ("INSERT INTO letters VALUES (?, ?, ?, ?, ?, ?)", [r.row() for a in batch for r in a.letters]),
     ):
         if rows:
             db.executemany(sql, rows)
 
 
+_LETTER_GONE: Final = "DELETE FROM letters WHERE sender = ? AND seq = ? AND target = ?"
 _PAYLOAD: Final = (
     "INSERT INTO payloads (hash, body, uses) VALUES (?, ?, 1) ON CONFLICT (hash) DO UPDATE SET uses = uses + 1"
 )
