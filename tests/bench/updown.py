@@ -11,7 +11,7 @@ from typing import Any
 from tests.bench.figures import Figure, quantile
 from tests.bench.peer import Pair, Peer
 from tests.bench.stage import APP, DATABASE, Stage, stage, timed
-from tests.e2e.box import FLEET
+from tests.testbed.process import FLEET
 
 # Long enough for the first snapshot and for what a start leaves to do: a down is measured of a tenant at rest.
 REST_S = 1.5

@@ -5,45 +5,24 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.client
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
-from node.bucket.s3 import Credentials, Location, S3Store
-from tests.testbed.process import Process, free_ports, wait_until
+from tests.testbed.operate import Operated
+from tests.testbed.process import FLEET, Process, free_ports, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-FLEET = Path(sys.executable).with_name("fleet")
 DOCSEARCH = ROOT / "deploy/examples/docsearch"
 PARTS = ("agent", "guard")
 READONLY = "may-look-and-nothing-else"
 
 
-@dataclass(frozen=True)
-class Done:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """What it printed with -o json."""
-        return json.loads(self.out)
-
-
-class Box:
+class Box(Operated):
     """One fleet of one machine: `fleet serve` with a store of the test's, or the embedded one."""
 
     def __init__(self, folder: Path, docker_host: str, store_env: dict[str, str], **settings: str) -> None:
@@ -165,18 +144,6 @@ class Box:
             if line.split()[1].startswith(f"{folder}/"):
                 subprocess.run(["umount", "--lazy", line.split()[1]], check=True)
 
-    def objects(self, prefix: str) -> list[str]:
-        """Keys in the bucket under a prefix of the fleet's."""
-        name, _, top = self.env["FLEET_BUCKET"].removeprefix("s3://").partition("/")
-        store = S3Store(
-            Location(name, f"{top}/" if top else "", self.env["FLEET_S3_ENDPOINT"], self.env["FLEET_S3_REGION"]),
-            credentials=Credentials(self.env["AWS_ACCESS_KEY_ID"], self.env["AWS_SECRET_ACCESS_KEY"]),
-        )
-        try:
-            return [entry.key for entry in store.list(prefix)]
-        finally:
-            store.close()
-
     def lose_node(self, tenant: str) -> None:
         """All of the node killed at once, and the tenant's volume gone."""
         for part in ("guard", "agent"):
@@ -187,31 +154,6 @@ class Box:
         self.unmount(self.state / "t" / tenant)
         shutil.rmtree(self.state / "t" / tenant)
 
-    # ---- using it
-
-    def fleet(self, *words: str, check: bool = True, stdin: str | None = None, **env: str) -> Done:
-        """A command as a user types it."""
-        done = subprocess.run(
-            [FLEET, *words], env={**self.env, **env}, capture_output=True, text=True, check=False, timeout=280,
-            input=stdin, cwd=self.folder,
-        )  # fmt: skip
-        assert not check or done.returncode == 0, (
-            f"fleet {' '.join(words)} → {done.returncode}\n{done.stderr}\n{self.log()}"
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
-
-    def json(self, *words: str) -> Any:
-        """A command's JSON."""
-        return self.fleet(*words, "-o", "json").json
-
-    def status(self, tenant: str) -> dict[str, Any]:
-        """The tenant as the controller sees it."""
-        return dict(self.json("status", tenant))
-
-    def clock(self) -> float:
-        """Unix seconds, by the clock that reports use."""
-        return time.time()
-
     def log(self) -> str:
         """The end of its log, for a failure."""
         return "\n".join((self.folder / "serve.log").read_text(errors="replace").splitlines()[-60:])
@@ -221,70 +163,6 @@ class Box:
         if "FLEET_TOKEN" in self.env:
             return self.env["FLEET_TOKEN"]
         return (self.state / "token").read_text().strip()
-
-    def request(
-        self, method: str, url: str, body: bytes | None = None, timeout_s: float = 30, **headers: str
-    ) -> tuple[int, Any]:
-        """One HTTP request; answers (status, JSON or bytes)."""
-        parts = urlsplit(url)
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
-        try:
-            path = parts.path + (f"?{parts.query}" if parts.query else "")
-            # A body that is too large is answered before all of it is sent.
-            with contextlib.suppress(BrokenPipeError):
-                connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
-            answer = connection.getresponse()
-            data = answer.read()
-        except http.client.HTTPException as e:
-            raise ConnectionError(str(e)) from e
-        finally:
-            connection.close()
-        with contextlib.suppress(ValueError):
-            return answer.status, json.loads(data)
-        return answer.status, data
-
-    def api(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-        """The controller's API with the fleet's token."""
-        data = None if body is None else json.dumps(body).encode()
-        given = {"Authorization": f"Bearer {self.token()}", "Content-Type": "application/json", **headers}
-        return self.request(method, f"{self.controller}{path}", data, 30, **given)
-
-    def tenant(self, name: str, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
-        """A tenant through the gateway."""
-        return self.request(method, f"{self.gateway}/t/{name}{path}", body, 30, **headers)
-
-    def wait_state(self, tenant: str, *states: str, timeout_s: float = 90) -> dict[str, Any]:
-        """Wait until a tenant is in one of these states."""
-        found: dict[str, Any] = {}
-
-        def there() -> bool:
-            try:
-                status, body = self.api("GET", f"/v1/tenants/{tenant}")
-            except OSError:
-                status, body = 0, {}  # the controller itself may be the one that was killed
-            found.clear()
-            found.update(body if status == 200 else {"state": f"HTTP {status}"})
-            return found["state"] in states
-
-        try:
-            wait_until(there, f"{tenant} {' or '.join(states)}", timeout_s=timeout_s, every_s=0.1)
-        except AssertionError as e:
-            raise AssertionError(f"{e}; it is {found}\n{self.log()}") from None
-        return found
-
-    def eventually(self, ask: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
-        """Ask until it holds; what can't be asked right now does not hold."""
-
-        def safe() -> bool:
-            try:
-                return ask()
-            except (OSError, AssertionError):
-                return False
-
-        try:
-            wait_until(safe, what, timeout_s=timeout_s, every_s=0.1)
-        except AssertionError as e:
-            raise AssertionError(f"{e}\n{self.log()}") from None
 
 
 @contextlib.contextmanager

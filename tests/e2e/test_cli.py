@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.box import FLEET, ROOT, Box, running
+from tests.e2e.box import ROOT, Box, running
 from tests.testbed.engine import Engine
+from tests.testbed.process import FLEET
 from tests.testbed.stores import StoreServer
 
 APPROVALS = ROOT / "tests/e2e/apps/approvals"

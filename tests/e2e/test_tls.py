@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.e2e.box import FLEET, ROOT, Box, running
+from tests.e2e.box import ROOT, Box, running
 from tests.testbed.engine import Engine
+from tests.testbed.process import FLEET
 from tests.testbed.stores import StoreServer
 
 APPROVALS = ROOT / "tests/e2e/apps/approvals"

@@ -39,6 +39,11 @@ class Engine:
         self._process = process
         self._pidfile = pidfile
 
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.alive
+
     def environment(self) -> dict[str, str]:
         """What a process needs to use it."""
         return {"DOCKER_HOST": self.host}
@@ -84,6 +89,25 @@ class Engine:
         client.volumes.prune()
         client.close()
 
+    def copy_images(self, data: Path) -> None:
+        """A data folder for another engine, with this one's images and nothing else of it. In a second: layers are
+        never written to, so their files are linked."""
+        source = Path(self.client().info()["DockerRootDir"])
+        self.pause()  # what it writes is whole for as long
+        try:
+            for name in ("buildkit", "containerd", "image", "plugins", "trust"):
+                if (source / name).exists():
+                    _copy(source / name, data / name)
+            shutil.rmtree(data / "image" / "overlay2" / "layerdb" / "mounts", ignore_errors=True)
+            layers = {path.read_text() for path in (data / "image").glob("overlay2/layerdb/sha256/*/cache-id")}
+            for layer in sorted(layers):
+                _copy(source / "overlay2" / layer, data / "overlay2" / layer, linked=True)
+                link = (source / "overlay2" / layer / "link").read_text()
+                (data / "overlay2" / "l").mkdir(exist_ok=True)
+                (data / "overlay2" / "l" / link).symlink_to(f"../{layer}/diff")
+        finally:
+            self.resume()
+
     def build_images(self) -> str:
         """Build the product's images in it; answers what the build printed. Raises AssertionError with it."""
         command = host_network([sys.executable, _REPOSITORY / "images" / "build.py"])
@@ -125,22 +149,32 @@ def running_engine() -> Iterator[Engine]:
         finally:
             engine.resume()
             engine.stop()
-            _remove_cgroups(_cgroup(data))
+            remove_cgroups(_cgroup(data))
             # What containers on the host's network leave mounted; the folder could not be deleted.
             subprocess.run(["umount", "--quiet", f"{folder}/exec/netns/default"], check=False)
+
+
+def _copy(source: Path, target: Path, *, linked: bool = False) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for how in ("-al", "-a") if linked else ("-a",):  # on another file system nothing can be linked
+        if subprocess.run(["cp", how, source, target], capture_output=True, check=False).returncode == 0:
+            return
+        shutil.rmtree(target, ignore_errors=True)
+    raise NoEngine(f"cannot copy {source} to {target}")
 
 
 def _cgroup(data: Path) -> str:
     return f"tests-{data.name}"
 
 
-def _remove_cgroups(name: str) -> None:
+def remove_cgroups(*names: str) -> None:
     """What containers that were killed left: empty groups, under every controller with version 1 of cgroups."""
     root = Path("/sys/fs/cgroup")
-    for top in (root / name, *root.glob(f"*/{name}")):
-        for folder, _, _ in os.walk(top, topdown=False):
-            with suppress(OSError):
-                Path(folder).rmdir()
+    for name in names:
+        for top in (root / name, *root.glob(f"*/{name}")):
+            for folder, _, _ in os.walk(top, topdown=False):
+                with suppress(OSError):
+                    Path(folder).rmdir()
 
 
 def _folder() -> tempfile.TemporaryDirectory[str]:
@@ -151,25 +185,30 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 def _engine(data: Path, folder: Path) -> Engine:
     socket, pidfile = folder / "docker.sock", folder / "docker.pid"
     process = Process(
-        [
-            "dockerd",
-            f"--data-root={data}",
-            f"--exec-root={folder}/exec",
-            f"--pidfile={pidfile}",
-            f"--host=unix://{socket}",
-            f"--bip={BRIDGE}",
-            f"--default-address-pool={POOL}",
-            f"--cgroup-parent=/{_cgroup(data)}",
-            # The other driver asks systemd, which does not know the processes of another namespace.
-            "--exec-opt=native.cgroupdriver=cgroupfs",
-            "--storage-driver=overlay2",
-            "--log-level=warn",
-        ],
+        dockerd(data, folder / "exec", socket, pidfile, _cgroup(data)),
         log=folder / "dockerd.log",
         environment={"DOCKER_HOST": ""},
         cwd=folder,
     )
     return Engine(f"unix://{socket}", process, pidfile)
+
+
+def dockerd(data: Path, run: Path, socket: Path, pidfile: Path, cgroup: str) -> list[str]:
+    """The command of an engine of the tests' own: `data` stays, `run` ends with it, its containers are in `cgroup`."""
+    return [
+        "dockerd",
+        f"--data-root={data}",
+        f"--exec-root={run}",
+        f"--pidfile={pidfile}",
+        f"--host=unix://{socket}",
+        f"--bip={BRIDGE}",
+        f"--default-address-pool={POOL}",
+        f"--cgroup-parent=/{cgroup}",
+        # The other driver asks systemd, which does not know the processes of another namespace.
+        "--exec-opt=native.cgroupdriver=cgroupfs",
+        "--storage-driver=overlay2",
+        "--log-level=warn",
+    ]
 
 
 @contextmanager

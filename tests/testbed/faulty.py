@@ -9,6 +9,7 @@ Bytes are forwarded as they come, so that signatures stay valid. It runs in a th
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 import time
 from collections.abc import Coroutine, Iterator
@@ -37,19 +38,22 @@ class Mode(Enum):
 
 @dataclass
 class Rule:
-    """Which requests fail how; empty strings match everything. `times` None means until it is cleared."""
+    """Which requests fail how; empty strings match everything. `times` None means until it is cleared; `share` is how
+    many of them, 0..1, chosen at random."""
 
     mode: Mode
     method: str = ""
     key: str = ""
     times: int | None = None
     delay_s: float = 0.0
+    share: float = 1.0
     hits: int = 0
 
     def takes(self, request: Request) -> bool:
         """Whether this request is one of these."""
         left = self.times is None or self.hits < self.times
-        return left and self.method in ("", request.method) and self.key in request.key
+        found = left and self.method in ("", request.method) and self.key in request.key
+        return found and (self.share >= 1 or random.random() < self.share)
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class FaultyProxy:
 
     upstream_port: int
     port: int = 0
+    host: str = "127.0.0.1"
     seen: list[Seen] = field(default_factory=list)
     _rules: list[Rule] = field(default_factory=list)
     _server: asyncio.Server | None = None
@@ -79,13 +84,20 @@ class FaultyProxy:
     @property
     def endpoint(self) -> str:
         """What clients get as the store's address."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def fail(
-        self, mode: Mode, *, method: str = "", key: str = "", times: int | None = None, delay_s: float = 0
+        self,
+        mode: Mode,
+        *,
+        method: str = "",
+        key: str = "",
+        times: int | None = None,
+        delay_s: float = 0,
+        share: float = 1,
     ) -> Rule:
         """From now on these requests fail like this: `method` GET, PUT, HEAD, LIST, DELETE; `key` a part of the key."""
-        rule = Rule(mode, method, key, times, delay_s)
+        rule = Rule(mode, method, key, times, delay_s, share)
         if mode is Mode.REFUSE:
             assert not method
             assert not key
@@ -123,7 +135,7 @@ class FaultyProxy:
 
     async def _listen(self) -> None:
         if self._server is None:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+            self._server = await asyncio.start_server(self._serve, self.host, self.port)
             self.port = self._server.sockets[0].getsockname()[1]
 
     async def _close(self) -> None:
@@ -226,9 +238,9 @@ async def _cancel_others() -> None:
 
 
 @contextmanager
-def faulty_proxy(upstream_port: int) -> Iterator[FaultyProxy]:
-    """A proxy in front of what listens on this port of loopback."""
-    proxy = FaultyProxy(upstream_port)
+def faulty_proxy(upstream_port: int, host: str = "127.0.0.1") -> Iterator[FaultyProxy]:
+    """A proxy, listening on an address of `host`, in front of what listens on this port of loopback."""
+    proxy = FaultyProxy(upstream_port, host=host)
     proxy.start()
     try:
         yield proxy

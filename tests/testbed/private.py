@@ -113,10 +113,10 @@ def thaw_everything() -> None:
             for line in (folder / "cgroup").read_text().splitlines():
                 _number, controllers, path = line.split(":", 2)
                 if "freezer" in controllers.split(",") and path != "/":
-                    _thaw(Path("/sys/fs/cgroup/freezer" + path))
+                    thaw(Path("/sys/fs/cgroup/freezer" + path))
 
 
-def _thaw(group: Path) -> None:
+def thaw(group: Path) -> None:
     """Thaw a group and those above it."""
     while group.name != "freezer":
         with contextlib.suppress(OSError):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,6 +16,7 @@ from pathlib import Path
 READY_S = 60.0
 STOP_S = 15.0
 _LAST_LINES = 30
+FLEET = Path(sys.executable).with_name("fleet")
 
 
 class NotReady(AssertionError):
@@ -38,8 +41,26 @@ def wait_until(true: Callable[[], bool], what: str, *, timeout_s: float = READY_
         time.sleep(every_s)
 
 
+def answers(port: int, path: str, *statuses: int, host: str = "127.0.0.1") -> Callable[[], bool]:
+    """Whether a GET there answers one of these statuses."""
+
+    def ask() -> bool:
+        connection = http.client.HTTPConnection(host, port, timeout=2)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status in statuses
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    return ask
+
+
 class Process:
     """One program with its output in a file. It dies with this test run, also when that is killed."""
+
+    ends_with_us: Sequence[str] = ("setpriv", "--pdeathsig", "KILL", "--")
 
     def __init__(
         self, command: Sequence[str | Path], *, log: Path, environment: Mapping[str, str] | None = None, cwd: Path
@@ -66,7 +87,7 @@ class Process:
         assert not self.alive, "already running"
         with self.log.open("ab") as out:
             self._running = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--", *self._command],
+                [*self.ends_with_us, *self._command],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import secrets
 import shutil
@@ -19,7 +18,7 @@ import boto3
 from botocore.config import Config
 
 from node.bucket.s3 import Credentials, Location, S3Store
-from tests.testbed.process import Process, free_ports
+from tests.testbed.process import Process, answers, free_ports
 
 REGION = "us-east-1"
 
@@ -96,22 +95,6 @@ class StoreServer:
             "AWS_ACCESS_KEY_ID": self.credentials.access_key,
             "AWS_SECRET_ACCESS_KEY": self.credentials.secret_key,
         }
-
-
-def answers(port: int, path: str, *statuses: int) -> Callable[[], bool]:
-    """Whether a GET on loopback answers one of these statuses."""
-
-    def ask() -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().status in statuses
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
-
-    return ask
 
 
 @contextmanager

@@ -1,0 +1,77 @@
+"""The testbed's own promises: a machine can be cut off, paused, killed and brought back, and what it holds with it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.ledger import APP, FILE
+from tests.testbed.fleet import Fleet
+from tests.testbed.host import Host
+from tests.testbed.net import STORE
+
+
+def hears(host: Host, address: str, port: int) -> bool:
+    """Whether a connection from a host to an address comes about."""
+    script = f"import socket; socket.create_connection(('{address}', {port}), 1)"
+    return host.run("sh", "-c", f'python3 -c "{script}" 2>/dev/null && echo yes', check=False) == "yes\n"
+
+
+def test_three_machines_are_nodes_of_one_fleet(fleet: Fleet) -> None:
+    began = time.monotonic()
+    assert sorted(fleet.ready_nodes()) == ["a", "b", "c"]
+    for machine in fleet.machines:
+        view = fleet.json("up", f"on-{machine.name}", "--app", str(APP), "--db", FILE, "--node", machine.name)
+        assert view["node"] == machine.name
+        assert machine.docker("ps", "--format", "{{.Names}}").split()
+    print(f"three tenants in {time.monotonic() - began:.1f} s")
+
+
+def test_a_cut_is_of_one_pair_and_in_both_directions(fleet: Fleet) -> None:
+    a, b, _ = fleet.machines
+    fleet.cut_from_store(a)
+    assert not hears(a, STORE, fleet.store.port)
+    assert hears(b, STORE, fleet.store.port)
+    assert hears(b, a.address, 7081)
+    fleet.cut_from_machines(a)
+    assert not hears(b, a.address, 7081)
+    assert hears(fleet.controllers[0], a.address, 7081)
+    fleet.switch.join_all()
+    assert hears(a, STORE, fleet.store.port)
+
+
+def test_a_machine_that_loses_its_power_comes_back_with_its_disk_and_nothing_running(fleet: Fleet) -> None:
+    a = fleet.machine("a")
+    boot = a.run("cat", "/proc/sys/kernel/random/boot_id")
+    a.run("sh", "-c", f"echo kept > {a.state}/note && sync")
+    assert a.processes()
+    a.power_off()
+    assert a.processes() == []
+    a.power_on()
+    assert a.run("cat", a.state / "note") == "kept\n"
+    assert a.run("cat", "/proc/sys/kernel/random/boot_id") != boot
+    assert a.docker("ps", "-q") == ""
+
+
+def test_a_paused_machine_stands_still_as_a_whole(fleet: Fleet) -> None:
+    b = fleet.machine("b")
+    b.pause()
+    ticks = [_ticks(pid) for pid in b.processes()]
+    time.sleep(0.5)
+    assert [_ticks(pid) for pid in b.processes()] == ticks
+    b.resume()
+
+
+def _ticks(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+
+
+def test_a_full_disk_is_full_and_has_room_again(fleet: Fleet) -> None:
+    c = fleet.machine("c")
+    c.fill()
+    with pytest.raises(AssertionError, match="space"):
+        c.run("dd", "if=/dev/zero", f"of={c.state}/more", "bs=1M", "count=1")
+    c.empty_disk()
+    c.run("rm", "-f", c.state / "more")
