@@ -84,7 +84,7 @@ class MachineUnderTest:
         config = {
             "node": "n1", "mode": self.mode, "bucket": self.bucket, "endpoint": self.server.endpoint,
             "group": str(self.cage.group), "v2": self.cage.v2, "run": str(self.run), "state": str(self.state),
-            "silence_s": 20.0, "release_s": 20.0, **changes,
+            "silence_s": 20.0, "fence_s": 120.0, "release_s": 20.0, **changes,
         }  # fmt: skip
         process = Process(
             [sys.executable, "-m", "tests.integration.guard.guard_process"],

@@ -43,7 +43,9 @@ async def compose() -> Guard:
         ),
         Place(Path(config["run"]), Path(config["state"])),
         spawn_agent,
-        patience=Patience(agent_silence_s=config["silence_s"], release_s=config["release_s"]),
+        patience=Patience(
+            agent_silence_s=config["silence_s"], agent_fence_s=config["fence_s"], release_s=config["release_s"]
+        ),
     )
 
 

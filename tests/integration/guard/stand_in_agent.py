@@ -15,6 +15,8 @@ from tests.integration.guard.leash import tie
 async def main() -> None:
     tie(int(os.environ["TEST_PID"]))
     folder = Path(os.environ["STAND_IN_DIR"])
+    if (folder / "never_connect").exists():
+        return
     heard = (folder / "heard").open("a", buffering=1)
 
     def start_guard() -> "subprocess.Popen[bytes]":
@@ -24,7 +26,9 @@ async def main() -> None:
     link = await GuardLink.connect(Path(os.environ["STAND_IN_RUN"]), start_guard)
     heard.write(json.dumps({"pid": os.getpid(), "started": True}) + "\n")
     async for view in link.changes():
-        heard.write(json.dumps({"pid": os.getpid(), "session": view.session, "state": view.state}) + "\n")
+        heard.write(
+            json.dumps({"pid": os.getpid(), "session": view.session, "state": view.state, "reason": view.reason}) + "\n"
+        )
         if view.state == "settling" and not (folder / "never_settle").exists():
             await link.settled(view.session)
         if view.state == "stopping" and not (folder / "never_release").exists():

@@ -94,6 +94,7 @@ def test_an_outage_longer_than_the_lease_freezes_and_a_late_renewal_thaws(
     machine.start()
     machine.server.pause()
     machine.until_state("frozen")
+    assert machine.session()["reason"] == "store_unreachable"
     assert machine.frozen()
     assert not tenant.counts()
     machine.server.resume()
@@ -108,6 +109,7 @@ def test_a_refused_connection_freezes_as_well(brief_machine: MachineUnderTest, t
     machine.start()
     machine.server.stop()
     machine.until_state("frozen")
+    assert machine.session()["reason"] == "store_unreachable"
     assert not tenant.counts()
     machine.server.start()
     machine.until_state("active")
@@ -123,8 +125,8 @@ def test_a_revoked_session_is_killed_while_frozen_and_a_new_one_begins(
     machine.until_state("active")
     assert tenant.dead()
     assert machine.lease().session == 2
-    states = [h["state"] for h in machine.heard() if "state" in h]
-    assert states[-3:] == ["revoked", "settling", "active"]
+    states = [(h["state"], h["reason"]) for h in machine.heard() if "state" in h]
+    assert states[-3:] == [("revoked", "lease_lost"), ("settling", "settling"), ("active", "")]
 
 
 def test_a_session_revoked_during_an_outage_is_not_thawed(brief_machine: MachineUnderTest, tenant: Tenant) -> None:
@@ -235,6 +237,74 @@ def test_an_agent_that_hangs_is_killed_and_replaced(machine: MachineUnderTest, t
     machine.until(lambda: machine.agent_pid() not in (None, hung), "another agent")
     assert machine.lease().session == 1
     assert tenant.counts()
+
+
+@pytest.mark.long
+def test_a_machine_without_any_agent_is_fenced_and_comes_back_with_one(
+    brief_machine: MachineUnderTest, tenant: Tenant
+) -> None:
+    machine = brief_machine
+    guard = machine.new_guard(silence_s=2.0, fence_s=4.0)
+    machine.start(guard)
+    (machine.agent_dir / "never_connect").touch()
+    agent = machine.agent_pid()
+    assert agent is not None
+    os.kill(agent, signal.SIGKILL)
+    machine.until_state("hung")
+    assert machine.session()["reason"] == "agent_hung"
+    assert not tenant.counts()
+    seq = machine.lease().seq
+    until = boottime() + 4  # ttl + margin: others could take over what runs here
+    machine.until(lambda: boottime() > until, "the lease running out")
+    assert machine.lease().seq <= seq + 1
+    (machine.agent_dir / "never_connect").unlink()
+    machine.until_state("active")
+    machine.until(tenant.counts, "the tenant going on")
+    assert machine.lease().session == 1
+    assert ("frozen", "agent_hung") in [(h["state"], h["reason"]) for h in machine.heard() if "state" in h]
+
+
+def test_a_machine_that_stood_still_past_its_deadline_freezes_before_anything_else(
+    brief_machine: MachineUnderTest, tenant: Tenant
+) -> None:
+    """Guard and agent stopped together, as a paused machine's: no tenant runs on when they go on."""
+    machine = brief_machine
+    machine.start()
+    guard, agent = machine.guard_pid(), machine.agent_pid()
+    assert guard is not None
+    assert agent is not None
+    machine.server.pause()  # so that nothing but its own clock tells it
+    for pid in (agent, guard):
+        os.kill(pid, signal.SIGSTOP)
+    deadline = machine.session()["deadline"]
+    machine.until(lambda: boottime() > deadline + 1, "the deadline")
+    assert tenant.counts()  # nobody is there to freeze it: it acknowledges nothing, as its agent stands still too
+    os.kill(guard, signal.SIGCONT)
+    machine.until_state("frozen")
+    assert machine.session()["reason"] in ("guard_paused", "store_unreachable")
+    assert not tenant.counts()
+    os.kill(agent, signal.SIGCONT)
+    machine.server.resume()
+    machine.until_state("active")
+    machine.until(tenant.counts, "the tenant going on")
+    assert machine.lease().session == 1
+
+
+def test_a_guard_that_is_back_after_its_deadline_freezes_though_no_bucket_answers(
+    brief_machine: MachineUnderTest, tenant: Tenant
+) -> None:
+    machine = brief_machine
+    machine.start()
+    machine.server.pause()
+    machine.kill_everything()
+    deadline = machine.session()["deadline"]
+    machine.until(lambda: boottime() > deadline, "the deadline")
+    freezer.thaw(machine.cage)  # whatever its last guard still did: nobody holds them now
+    assert tenant.counts()
+    machine.guard.start(machine.frozen)
+    assert not tenant.counts()
+    machine.server.resume()
+    machine.until(lambda: machine.session().get("session") == 2, "a new session")
 
 
 def test_a_guard_that_hangs_is_replaced_by_its_agent(machine: MachineUnderTest) -> None:
