@@ -14,6 +14,7 @@ from fleet.core.placement import ZONE, Used
 from fleet.core.rooms import Rooms
 from fleet.desk import Changed
 from fleet.events import Event
+from node.api import FENCES
 from node.bucket.records import Spec
 
 
@@ -135,10 +136,8 @@ def node_detail(parts: Parts, name: str) -> NodeDetail:
 
 
 # Why a machine's tenants stand still, by what its agent says.
-_FENCED = {
-    "lease_expired": "it could not renew its lease in the bucket in time and has frozen its tenants",
-    "frozen_too_long": "it was without the bucket for too long and gives its session up",
-    "revoked": "its session was ended from elsewhere; it begins a new one",
+_STARTS = {
+    "starting": "it begins a session as soon as the bucket answers",
     "settling": "it has begun a session and takes up or ends what an earlier one left",
     "stopped": "it was told to stop",
 }
@@ -157,7 +156,8 @@ def _why(parts: Parts, name: str, state: MachineState) -> tuple[str, str]:
             return "unreachable", parts.world.unreachable.get(name, "its agent has not answered yet")
         case "fenced":
             reason = parts.world.nodes[name].reason or "fenced"
-            return reason, _FENCED.get(reason, "it has frozen its tenants")
+            why = FENCES.get(reason) or _STARTS.get(reason, "it says no more")
+            return reason, f"its tenants stand still: {why}"
         case "draining":
             return "draining", "its tenants are being moved away"
         case "cordoned":
