@@ -30,7 +30,10 @@ from node.workflow.gate import Durable
 from node.workflow.loaded import Item
 from node.workflow.payload import encode
 from node.workflow.queue import Queue
+from node.workflow.retention import Keep, Retention
 from node.workflow.run import CLOSED, Page, Run, RunRow, Started, State, Stats
+from node.workflow.schedule import Schedule
+from node.workflow.schedules import Schedules
 from node.workflow.search import MAX_PAGE, Search
 from node.workflow.sqlite import Synchronous
 from node.workflow.starts import Conflict, Starts
@@ -62,6 +65,8 @@ class Engine:
     max_activities  run at a time; the others queue. `threads` of them may be sync functions.
     keep_idle       runs that only wait and stay in memory; the others are replayed when they go on.
     queues          made, or given these limits, when it is opened; those that the file has beside them stay.
+    schedules       the same.
+    retention       how long runs are kept that have ended; for ever without it.
     """
 
     def __init__(
@@ -79,6 +84,8 @@ class Engine:
         threads: int = 16,
         keep_idle: int = 256,
         queues: Iterable[Queue] = (),
+        schedules: Iterable[Schedule] = (),
+        retention: Sequence[Keep] = (),
     ) -> None:
         self._path = path
         self._definitions = _by_name(definitions)
@@ -97,8 +104,10 @@ class Engine:
             threads=threads,
             keep_idle=keep_idle,
         )
-        self._queues = tuple(queues)
+        self._declared = (tuple(queues), tuple(schedules))
         self._starts = Starts(self._executive, self._definitions, self._confirmed, self.terminate)
+        self.schedules = Schedules(self._executive, self._starts, self.terminate, self.cancel)
+        self._retention = Retention(self._executive, retention)
 
     async def open(self) -> None:
         """Open the file, migrate it, and go on with what was under way.
@@ -110,7 +119,9 @@ class Engine:
         self._lock = _lock(self._path)
         try:
             self._executive.open()
-            await self._executive.admission.open(self._queues)
+            await self._executive.admission.open(self._declared[0])
+            await self.schedules.open(self._declared[1])
+            self._retention.open()
         except BaseException:
             await self.close(grace_s=0)
             raise
@@ -120,6 +131,8 @@ class Engine:
         opened again.
         """
         if self._lock is not None:
+            await self.schedules.close()
+            await self._retention.close()
             await self._executive.close(grace_s)
             self._lock.close()
             self._lock = None

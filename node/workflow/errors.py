@@ -74,6 +74,17 @@ class InputConflict(WorkflowError):
         self.run_id = run_id
 
 
+class NoSuchSchedule(WorkflowError):
+    """No schedule has this id."""
+
+    http_status = 404
+    exit_code = 2
+
+    def __init__(self, schedule_id: str) -> None:
+        super().__init__(f"no schedule has the id {schedule_id!r}")
+        self.schedule_id = schedule_id
+
+
 class RunExists(WorkflowError):
     """A run with this id exists, and the start said that there must be none."""
 
@@ -313,6 +324,10 @@ class Cancelled(BaseException):
     def __init__(self, scope: int | None = None) -> None:
         super().__init__()
         self.scope = scope
+
+
+class AttemptOver(BaseException):
+    """Raised by `heartbeat()` in a sync activity whose attempt is cancelled or past its time; clean up and let it go on."""
 
 
 class Evicted(BaseException):

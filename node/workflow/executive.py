@@ -23,10 +23,11 @@ from node.workflow.ends import Ends
 from node.workflow.errors import LogDamaged, NoSuchRun, NotOpen, NotRecorded, RunClosed, UnknownWorkflow
 from node.workflow.events import RESULTS, Draft, Kind
 from node.workflow.gate import Durable, Gate
+from node.workflow.heartbeat import Heartbeat
 from node.workflow.loaded import Item, Loaded, fire_due_retries, replayed
 from node.workflow.pool import Pool
 from node.workflow.post import Post
-from node.workflow.run import CLOSED, RunRow, Stats
+from node.workflow.run import CLOSED, RunRow, State, Stats
 from node.workflow.sqlite import Synchronous
 from node.workflow.store import Store
 from node.workflow.writer import Append, Task, Writer, Written
@@ -64,7 +65,7 @@ class Executive:
         self.ends = Ends(self.gate)
         self._effects = Gate(effects_durable or durable, lambda: self._pool.marks, self.stats)
         self._pool = Pool(
-            self._deliver, self._effects, self.stats, self.now_ms, max_activities=max_activities, threads=threads
+            self._deliver, self._beat, self._effects, self.stats, self.now_ms, max_activities=max_activities, threads=threads
         )
         self._alarm = Alarm(self._fire_timers, self.now_ms)
         self._path = path
@@ -78,6 +79,7 @@ class Executive:
         self.post = Post(self, definitions)
         # What else has times of its own: called with the time, says when it wants to be called again (or None).
         self.clocks: list[Callable[[int], int | None]] = [self.admission.ring]
+        self.on_scheduled_end: Callable[[str], None] = lambda schedule: None
         self._store: Store | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -129,6 +131,7 @@ class Executive:
         """A copy of the counters."""
         self.stats.queued_activities = self._pool.queued
         self.stats.running_activities = self._pool.running
+        self.stats.lost_threads = self._pool.lost_threads
         self.stats.loaded_runs = len(self._loaded)
         return self.stats.snapshot()
 
@@ -173,7 +176,13 @@ class Executive:
             loaded.block(error)
             return loaded
         self.stats.replayed_events += len(events)
-        return replayed(definition, row, events, timers, self.now_ms())
+        heartbeats = self.store.heartbeats(row.id) if row.active or timers else {}
+        return replayed(definition, row, events, timers, self.now_ms(), heartbeats)
+
+    def _beat(self, loaded: Loaded, step: int, heartbeat: Heartbeat) -> None:
+        if self._loaded.get(loaded.row.id) is loaded:
+            loaded.beat(step, heartbeat)
+            self._advance(loaded)
 
     def _deliver(self, loaded: Loaded, draft: Draft) -> None:
         self.send(loaded, Item(draft))
@@ -267,9 +276,11 @@ class Executive:
             self._forget(loaded)
             self.ends.recorded(append.run.id, commit)
             self.post.closed(append.run.id)
+            if append.run.facts.schedule is not None:
+                self.on_scheduled_end(append.run.facts.schedule)
             return
         self._dispatch(loaded)
-        self._advance(loaded) if loaded.inbox else self._settle(loaded)
+        self._advance(loaded) if loaded.inbox or loaded.beaten else self._settle(loaded)
 
     def _count(self, append: Append, loaded: Loaded) -> None:
         self.stats.events += len(append.log)
@@ -363,6 +374,10 @@ class Executive:
         later = [now_ms + 50 if len(due) == TIMERS_AT_ONCE else self.store.next_due_ms(now_ms)]
         later += [ring(now_ms) for ring in self.clocks]
         return min((at for at in later if at is not None), default=None)
+
+    def removed(self, state: State, count: int) -> None:
+        """Runs in this state are no longer in the file."""
+        self.stats.runs[state] -= count
 
     def look_at(self, due_ms: int) -> None:
         """Something is due at this time."""

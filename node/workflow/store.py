@@ -10,6 +10,7 @@ from typing import Any
 
 from node.workflow.errors import InvalidInput, LogDamaged
 from node.workflow.events import ENDS, Event, payload_reference, with_payload
+from node.workflow.heartbeat import Heartbeat
 from node.workflow.letters import Letter, read
 from node.workflow.queue import PLACES_A_POINT, Queue, Usage, Waiting
 from node.workflow.run import STATES, Run, RunFacts, RunRow, State
@@ -29,8 +30,8 @@ class Store:
     def __init__(self, path: Path, checkpoint: bool = False) -> None:
         self._db = connect(path, checkpoint=checkpoint, query_only=True)
 
-    def _rows(self, sql: str, *values: Any) -> list[Any]:
-        """Every row at once: a statement left half-read would hold the WAL."""
+    def rows(self, sql: str, *values: Any) -> list[Any]:
+        """What a query finds. Every row at once: a statement left half-read would hold the WAL."""
         return self._db.execute(sql, values).fetchall()
 
     def close(self) -> None:
@@ -39,7 +40,7 @@ class Store:
 
     def row(self, run_id: str) -> RunRow | None:
         """The current state of a run."""
-        found = self._rows(f"SELECT {_COLUMNS} FROM workflows WHERE id = ?", run_id)  # noqa: S608 - a constant
+        found = self.rows(f"SELECT {_COLUMNS} FROM workflows WHERE id = ?", run_id)  # noqa: S608 - a constant
         return _row(found[0]) if found else None
 
     def events(self, run_id: str, after: int = 0, limit: int = -1) -> list[Event]:
@@ -47,7 +48,7 @@ class Store:
 
         Raises LogDamaged.
         """
-        rows = self._rows(
+        rows = self.rows(
             "SELECT seq, at, kind, body FROM log WHERE workflow = ? AND seq > ? ORDER BY seq LIMIT ?",
             run_id,
             after,
@@ -58,7 +59,7 @@ class Store:
     def run(self, row: RunRow) -> Run:
         """A run with its input and result. Raises LogDamaged."""
         sql = "SELECT seq, at, kind, body FROM log WHERE workflow = ? AND seq IN (1, ?) ORDER BY seq"
-        ends = self._rows(sql, row.id, row.last_seq)
+        ends = self.rows(sql, row.id, row.last_seq)
         first, last = self._event(row.id, *ends[0]), self._event(row.id, *ends[-1])
         return Run(
             id=row.id,
@@ -94,25 +95,25 @@ class Store:
             values.extend(_parse_cursor(cursor))
         wanted = " AND ".join(where) or "TRUE"
         sql = f"SELECT {_COLUMNS} FROM workflows WHERE {wanted} ORDER BY created_at DESC, id DESC LIMIT ?"  # noqa: S608 - constants
-        rows = [_row(r) for r in self._rows(sql, *values, limit + 1)]
+        rows = [_row(r) for r in self.rows(sql, *values, limit + 1)]
         more = len(rows) > limit
         rows = rows[:limit]
         return rows, f"{rows[-1].created_at}.{rows[-1].id}" if more else None
 
     def counts(self) -> dict[State, int]:
         """How many runs are in each state."""
-        found = dict(self._rows("SELECT state, count(*) FROM workflows GROUP BY state"))
+        found = dict(self.rows("SELECT state, count(*) FROM workflows GROUP BY state"))
         return {state: found.get(state, 0) for state in STATES}
 
     def active(self) -> list[str]:
         """Runs with an activity to run now, and runs that were blocked."""
         active = "SELECT id FROM workflows WHERE active > 0"
         blocked = "SELECT id FROM workflows WHERE state = 'blocked'"
-        return [r[0] for r in self._rows(f"{active} UNION {blocked}")]
+        return [r[0] for r in self.rows(f"{active} UNION {blocked}")]
 
     def due_timers(self, now_ms: int, limit: int) -> list[tuple[str, int]]:
         """Run and step of the timers that are due, the oldest first; those of blocked runs wait."""
-        return self._rows(
+        return self.rows(
             "SELECT t.workflow, t.id FROM timers t WHERE t.due <= ?"
             " AND (SELECT state FROM workflows w WHERE w.id = t.workflow) = 'running' ORDER BY t.due LIMIT ?",
             now_ms,
@@ -121,44 +122,47 @@ class Store:
 
     def next_due_ms(self, after_ms: int) -> int | None:
         """When the first timer after `after_ms` is due."""
-        found: int | None = self._rows("SELECT min(due) FROM timers WHERE due > ?", after_ms)[0][0]
+        found: int | None = self.rows("SELECT min(due) FROM timers WHERE due > ?", after_ms)[0][0]
         return found
 
     def timers(self, run_id: str) -> dict[int, int]:
         """The steps of a run that have a timer, and when each is due."""
-        return dict(self._rows("SELECT id, due FROM timers WHERE workflow = ?", run_id))
+        return dict(self.rows("SELECT id, due FROM timers WHERE workflow = ?", run_id))
 
     def letters(self) -> list[Letter]:
         """What runs have for each other and is not recorded at its target yet, in order for each sender."""
-        return [read(row) for row in self._rows("SELECT * FROM letters ORDER BY sender, seq")]
+        return [read(row) for row in self.rows("SELECT * FROM letters ORDER BY sender, seq")]
 
     def is_coming(self, run_id: str) -> bool:
         """Whether a letter that starts this run is not delivered yet."""
-        return bool(self._rows("SELECT 1 FROM letters WHERE target = ? AND kind = 'started'", run_id))
+        return bool(self.rows("SELECT 1 FROM letters WHERE target = ? AND kind = 'started'", run_id))
 
     def open_children(self, parent: str) -> list[tuple[str, str]]:
         """The children of a run that have not ended, and what becomes of each when their parent closes."""
-        return self._rows(
+        return self.rows(
             "SELECT id, parent_policy FROM workflows WHERE parent = ? AND closed_at IS NULL ORDER BY id", parent
         )
 
     def parents(self) -> list[tuple[str, bool]]:
         """The runs that have children which have not ended, and whether they have ended themselves."""
-        return self._rows(
+        return self.rows(
             "SELECT c.parent, max(p.closed_at IS NOT NULL) FROM workflows c JOIN workflows p ON p.id = c.parent"
             " WHERE c.parent IS NOT NULL AND c.closed_at IS NULL GROUP BY 1"
         )
 
+    def heartbeats(self, run_id: str) -> dict[int, Heartbeat]:
+        """The newest heartbeat of each step of a run that has one."""
+        rows = self._rows("SELECT id, attempt, at, details FROM heartbeats WHERE workflow = ?", run_id)
+        return {step: Heartbeat(*values) for step, *values in rows}
+
     def signal_seq(self, run_id: str, signal_id: str) -> int | None:
         """The event of a signal that was sent with this id."""
-        found = self._rows("SELECT seq FROM signals WHERE workflow = ? AND id = ?", run_id, signal_id)
+        found = self.rows("SELECT seq FROM signals WHERE workflow = ? AND id = ?", run_id, signal_id)
         return found[0][0] if found else None
 
     def queues(self) -> list[Queue]:
         """Every queue there is."""
-        rows = self._rows(
-            "SELECT name, concurrency, per_key, rate_limit, rate_period, paused FROM queues ORDER BY name"
-        )
+        rows = self.rows("SELECT name, concurrency, per_key, rate_limit, rate_period, paused FROM queues ORDER BY name")
         return [
             Queue(name, concurrency, per_key, limit, None if period is None else period / 1000, bool(paused))
             for name, concurrency, per_key, limit, period, paused in rows
@@ -167,11 +171,11 @@ class Store:
     def arrivals(self) -> dict[str, int]:
         """The last place in each queue that anybody had."""
         sql = "SELECT queue, max(place - ? * priority) FROM workflows WHERE queue IS NOT NULL GROUP BY queue"
-        return dict(self._rows(sql, PLACES_A_POINT))
+        return dict(self.rows(sql, PLACES_A_POINT))
 
     def has_open_children(self, run_id: str) -> bool:
         """Whether a child of this run has not ended."""
-        return bool(self._rows("SELECT 1 FROM workflows WHERE parent = ? AND closed_at IS NULL LIMIT 1", run_id))
+        return bool(self.rows("SELECT 1 FROM workflows WHERE parent = ? AND closed_at IS NULL LIMIT 1", run_id))
 
     def waiting(self, queue: str, full: Sequence[str], after: tuple[int, str], limit: int) -> list[Waiting]:
         """Who stands in a queue, in order, behind place and id `after`; runs of the keys in `full` are left out."""
@@ -180,7 +184,7 @@ class Store:
             " AND (place, id) > (?, ?) AND (queue_key IS NULL OR queue_key NOT IN (SELECT value FROM json_each(?)))"
             " ORDER BY place, id LIMIT ?"
         )
-        return [Waiting(*row) for row in self._rows(sql, queue, *after, json.dumps(full), limit)]
+        return [Waiting(*row) for row in self.rows(sql, queue, *after, json.dumps(full), limit)]
 
     def usage(self, queue: Queue, now_ms: int) -> Usage:
         """What has left a queue and counts for its limits."""
@@ -191,7 +195,7 @@ class Store:
                 "SELECT queue_key, count(*) FROM workflows WHERE queue = ? AND state IN ('running', 'blocked')"
                 " AND admitted_at IS NOT NULL GROUP BY queue_key"
             )
-            for key, count in self._rows(sql, queue.name):
+            for key, count in self.rows(sql, queue.name):
                 running += count
                 if key is not None:
                     by_key[key] = count
@@ -201,14 +205,14 @@ class Store:
                 "SELECT admitted_at FROM workflows WHERE queue = ? AND admitted_at > ? AND admitted_at <= ?"
                 " ORDER BY admitted_at DESC LIMIT ?"
             )
-            rows = self._rows(sql, queue.name, now_ms - queue.rate_period_ms, now_ms, queue.rate_limit)
+            rows = self.rows(sql, queue.name, now_ms - queue.rate_period_ms, now_ms, queue.rate_limit)
             begun = tuple(row[0] for row in rows)
         return Usage(running, by_key, begun)
 
     def depths(self) -> dict[str, int]:
         """How many runs wait in each queue."""
         return dict(
-            self._rows(
+            self.rows(
                 "SELECT queue, count(*) FROM workflows WHERE queue IS NOT NULL AND state = 'queued' GROUP BY queue"
             )
         )
@@ -218,7 +222,7 @@ class Store:
             facts = dict(json.loads(body))
             reference = payload_reference(kind, facts)
             if reference is not None:
-                text = self._rows("SELECT body FROM payloads WHERE hash = ?", reference)[0][0]
+                text = self.rows("SELECT body FROM payloads WHERE hash = ?", reference)[0][0]
                 facts = with_payload(kind, facts, json.loads(text))
         except (ValueError, TypeError, LookupError) as error:
             raise LogDamaged(run_id, seq, repr(error)) from None

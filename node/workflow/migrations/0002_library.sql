@@ -99,11 +99,10 @@ CREATE TABLE schedules (
   looked_at  INTEGER NOT NULL,  -- every time up to this one is decided
   next_at    INTEGER,           -- when to look again; NULL: paused, or it never fires again
   note       TEXT,              -- what was last left out, and why
+  forgotten  INTEGER NOT NULL DEFAULT 0,  -- the newest time whose firing is no longer kept: none up to it fires again
   created_at INTEGER NOT NULL,
   updated_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-
-CREATE INDEX schedules_by_next ON schedules (next_at) WHERE next_at IS NOT NULL;
 
 -- What became of each time of a schedule: a clock that goes back finds here what is done.
 CREATE TABLE firings (

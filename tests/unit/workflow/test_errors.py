@@ -14,6 +14,7 @@ ALL = {
     errors.UnknownWorkflow("a", ("b", "c")): (404, 2, False, "b, c"),
     errors.NoSuchRun("r1"): (404, 2, False, "'r1'"),
     errors.InputConflict("r1", "another input"): (409, 2, False, "choose another id"),
+    errors.NoSuchSchedule("s1"): (404, 2, False, "'s1'"),
     errors.RunExists("r1", "completed"): (409, 2, False, "choose another id"),
     errors.RunClosed("r1", "completed"): (409, 1, False, "completed"),
     errors.RunFailed("r1", {"type": "E", "message": "m"}): (500, 1, False, "E: m"),
