@@ -41,12 +41,16 @@ class Entered(Process):
         return int(children[0])
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal if it lives. Who entered for it stops with it, and has to be woken as well."""
+        """Send a signal if it lives."""
         if self.alive:
             with contextlib.suppress(AssertionError, OSError):
                 os.kill(self.pid, number)
             if number != signal.SIGSTOP:
-                super().signal(signal.SIGCONT)
+                self.wake()
+
+    def wake(self) -> None:
+        """Who entered for it stops with it, and must go on to see its end."""
+        super().signal(signal.SIGCONT)
 
 
 def entering(first: int) -> list[str]:
@@ -63,6 +67,7 @@ class Host:
         self.folder = folder
         self._switch = switch
         self._holder: subprocess.Popen[bytes] | None = None
+        self._programs: list[Entered] = []
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -103,8 +108,10 @@ class Host:
         os.kill(self.first, signal.SIGKILL)
         for line in frozen:  # they have the signal: thawed they die before they do anything else
             thaw(Path("/sys/fs/cgroup/freezer" + line.split(":", 2)[2]))
+        self._wake()
         self._holder.wait(_STOP_S)
         self._holder = None
+        self._programs.clear()
 
     def pause(self) -> None:
         """Everything in it stands still, as in a virtual machine that is paused; clocks go on."""
@@ -116,9 +123,10 @@ class Host:
                 return
 
     def resume(self) -> None:
-        """It goes on where it stood."""
+        """It goes on where it stood, tenants before their guard."""
         for pid in reversed(self.processes()):
             _send(pid, signal.SIGCONT)
+        self._wake()
 
     def processes(self) -> list[int]:
         """Every process in it, those of its containers among them, parents first; empty while it is off."""
@@ -142,9 +150,10 @@ class Host:
         self, command: Sequence[str | Path], *, log: str, environment: Mapping[str, str], cwd: Path | None = None
     ) -> Entered:
         """A program of it, to be started."""
-        return Entered(
-            self.first, command, log=self.folder / log, environment=environment, cwd=cwd or self.folder
-        )  # fmt: skip
+        log_file = self.folder / log
+        made = Entered(self.first, command, log=log_file, environment=environment, cwd=cwd or self.folder)
+        self._programs.append(made)
+        return made
 
     def run(self, *command: str | Path, check: bool = True, **environment: str) -> str:
         """A command inside; answers what it printed. Raises AssertionError with what it said."""
@@ -164,6 +173,10 @@ class Host:
         """Off, and nothing left of it."""
         self.power_off()
         subprocess.run(["rm", "-rf", self.folder], check=False)
+
+    def _wake(self) -> None:
+        for program in self._programs:
+            program.wake()
 
     def _has_begun(self) -> bool:
         try:
