@@ -2,19 +2,24 @@
 
 from node.workflow import errors
 from node.workflow.attempts import ActivityInfo, activity_info
+from node.workflow.children import Child
 from node.workflow.context import Context
 from node.workflow.database import configure, open_database
 from node.workflow.define import Activity, Retry, Workflow, activity, workflow
 from node.workflow.engine import Engine
 from node.workflow.events import Event
+from node.workflow.groups import First
+from node.workflow.heartbeat import heartbeat
 from node.workflow.run import Page, Run, Started, Stats
 
 __all__ = [
     "Activity",
     "ActivityInfo",
+    "Child",
     "Context",
     "Engine",
     "Event",
+    "First",
     "Page",
     "Retry",
     "Run",
@@ -25,6 +30,7 @@ __all__ = [
     "activity_info",
     "configure",
     "errors",
+    "heartbeat",
     "open_database",
     "workflow",
 ]

@@ -12,8 +12,9 @@ from typing import Any
 from node.workflow.command import Pending
 from node.workflow.define import Activity
 from node.workflow.describe import describe_error
-from node.workflow.errors import InvalidInput, NotOpen, NotStorable
+from node.workflow.errors import AttemptOver, InvalidInput, NotOpen, NotStorable
 from node.workflow.events import Draft, Kind
+from node.workflow.heartbeat import RECORDED_EVERY_S, Pulse, reset_pulse, set_pulse
 from node.workflow.payload import encode
 from node.workflow.threads import Threads
 
@@ -24,7 +25,7 @@ class ActivityInfo:
 
     `idempotency_key` is the same for every attempt of this step, over restarts and moves to another machine: hand it
     to whoever is called, so that a repeated attempt acts once. `attempt` counts from 1; one that a crash cut off is
-    not counted.
+    not counted. `heartbeat_details` is what the last `heartbeat(details)` of an earlier attempt said, as plain JSON.
     """
 
     run_id: str
@@ -32,6 +33,7 @@ class ActivityInfo:
     activity: str
     idempotency_key: str
     attempt: int
+    heartbeat_details: Any = None
 
 
 _current: contextvars.ContextVar[ActivityInfo] = contextvars.ContextVar("activity_info")
@@ -42,24 +44,113 @@ def activity_info() -> ActivityInfo:
     return _current.get()
 
 
-async def attempt(run_id: str, workflow: str, step: Pending, threads: Threads, now_ms: Callable[[], int]) -> Draft:
-    """Run the next attempt of `step` to its end. Returns the event to record; raises only CancelledError."""
-    activity, number = step.activity, step.failed_attempts + 1
-    if activity is None or step.command.payload is None:
-        raise NotOpen
-    facts: dict[str, Any] = {"id": step.command.id, "attempt": number}
-    info = ActivityInfo(run_id, workflow, activity.name, f"{run_id}:{step.command.id}", number)
-    try:
-        result = await _bounded(activity, info, _arguments(activity, step.command.payload), threads)
-        return Draft(Kind.ACTIVITY_COMPLETED, facts, encode(result, f"the result of activity {activity.name}"))
-    except (InvalidInput, NotStorable) as error:  # the same every time
-        return Draft(Kind.ACTIVITY_FAILED, {**facts, "error": describe_error(error)})
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the author's code raises is the attempt's outcome
-        wait_s = activity.retry.wait_s(number, error)
-        facts["error"] = describe_error(error)
-        if wait_s is None:
-            return Draft(Kind.ACTIVITY_FAILED, facts)
-        return Draft(Kind.ATTEMPT_FAILED, {**facts, "due": now_ms() + round(1000 * wait_s)})
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What is to run: the next attempt of `step`. `record` keeps the details of a heartbeat; `last` is the newest one
+    kept, both JSON text.
+    """
+
+    run_id: str
+    workflow: str
+    step: Pending
+    record: Callable[[str], None]
+    last: str | None = None
+
+    async def run(self, threads: Threads, now_ms: Callable[[], int]) -> Draft:
+        """Run it to its end. Returns the event to record; raises only CancelledError."""
+        step, activity, number = self.step, self.step.activity, self.step.failed_attempts + 1
+        if activity is None or step.command.payload is None:
+            raise NotOpen
+        facts: dict[str, Any] = {"id": step.command.id, "attempt": number}
+        limits = _Limits(activity, step.scheduled_ms - now_ms())
+        try:
+            arguments = _arguments(activity, step.command.payload)
+            result = await self._bounded(activity, self._info(activity, number), arguments, threads, limits)
+            return Draft(Kind.ACTIVITY_COMPLETED, facts, encode(result, f"the result of activity {activity.name}"))
+        except (InvalidInput, NotStorable) as error:  # the same every time
+            return Draft(Kind.ACTIVITY_FAILED, {**facts, "error": describe_error(error)})
+        except (Exception, SystemExit, AttemptOver) as error:  # noqa: BLE001 - whatever the author's code raises is the attempt's outcome
+            wait_s = activity.retry.wait_s(number, error)
+            facts["error"] = describe_error(error)
+            if wait_s is None or limits.closed_after(wait_s):
+                return Draft(Kind.ACTIVITY_FAILED, facts)
+            return Draft(Kind.ATTEMPT_FAILED, {**facts, "due": now_ms() + round(1000 * wait_s)})
+
+    def _info(self, activity: Activity[..., Any], number: int) -> ActivityInfo:
+        details = None if self.last is None else json.loads(self.last)
+        key = f"{self.run_id}:{self.step.command.id}"
+        return ActivityInfo(self.run_id, self.workflow, activity.name, key, number, details)
+
+    async def _bounded(
+        self, activity: Activity[..., Any], info: ActivityInfo, arguments: list[Any], threads: Threads, limits: _Limits
+    ) -> Any:
+        every_s = min(RECORDED_EVERY_S, (activity.heartbeat_timeout_s or RECORDED_EVERY_S) / 2)
+        pulse = Pulse(asyncio.get_running_loop(), self.record, every_s)
+        token, pulse_token = _current.set(info), set_pulse(pulse)
+        try:
+            async with asyncio.timeout_at(limits.close_at) as bound:
+                if not activity.is_async:
+                    await threads.place()
+                pulse.beaten = lambda: limits.beat(bound)
+                limits.begin(bound)
+                if activity.is_async:
+                    return await activity.fn(*arguments)
+                value, error = await threads.call(activity.fn, arguments)
+        except TimeoutError:
+            if bound.expired():
+                raise TimeoutError(limits.reason) from None
+            raise
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise  # the run is cancelled or the engine closes: nothing is recorded
+            raise RuntimeError("the activity cancelled itself") from None
+        finally:
+            pulse.end()
+            _current.reset(token)
+            reset_pulse(pulse_token)
+        if error is not None:
+            raise error
+        return value
+
+
+class _Limits:
+    """When an attempt is past its time, on the loop's clock, and which of its limits that was."""
+
+    def __init__(self, activity: Activity[..., Any], since_scheduled_ms: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._activity = activity
+        whole_s = activity.schedule_to_close_s
+        self.close_at = None if whole_s is None else self._loop.time() + whole_s + since_scheduled_ms / 1000
+        self._attempt_ends_at: float | None = None
+        self._beat_by: float | None = None
+
+    def begin(self, bound: asyncio.Timeout) -> None:
+        """The author's code is called now."""
+        if self._activity.timeout_s is not None:
+            self._attempt_ends_at = self._loop.time() + self._activity.timeout_s
+        self.beat(bound)
+
+    def beat(self, bound: asyncio.Timeout) -> None:
+        """It has said that it lives."""
+        if self._activity.heartbeat_timeout_s is not None:
+            self._beat_by = self._loop.time() + self._activity.heartbeat_timeout_s
+        times = [at for at in (self.close_at, self._attempt_ends_at, self._beat_by) if at is not None]
+        if times and not bound.expired():
+            bound.reschedule(min(times))
+
+    def closed_after(self, wait_s: float) -> bool:
+        """Whether there is no time left for an attempt after `wait_s` seconds."""
+        return self.close_at is not None and self._loop.time() + wait_s >= self.close_at
+
+    @property
+    def reason(self) -> str:
+        """Which limit came first."""
+        limits = (
+            (self._attempt_ends_at, f"no end within timeout_s={self._activity.timeout_s}"),
+            (self._beat_by, f"no heartbeat within heartbeat_timeout_s={self._activity.heartbeat_timeout_s}"),
+            (self.close_at, f"no end within schedule_to_close_s={self._activity.schedule_to_close_s}"),
+        )
+        return min((at, reason) for at, reason in limits if at is not None)[1]
 
 
 def _arguments(activity: Activity[..., Any], payload: str) -> list[Any]:
@@ -70,27 +161,3 @@ def _arguments(activity: Activity[..., Any], payload: str) -> list[Any]:
         decode(value, f"argument {i + 1} of {activity.name}")
         for i, (decode, value) in enumerate(zip(decoders, values, strict=False))
     ]
-
-
-async def _bounded(activity: Activity[..., Any], info: ActivityInfo, arguments: list[Any], threads: Threads) -> Any:
-    token = _current.set(info)
-    try:
-        if not activity.is_async:
-            await threads.place()
-        async with asyncio.timeout(activity.timeout_s) as bound:
-            if activity.is_async:
-                return await activity.fn(*arguments)
-            value, error = await threads.call(activity.fn, arguments)
-    except TimeoutError:
-        if bound.expired():
-            raise TimeoutError(f"no end within timeout_s={activity.timeout_s}") from None
-        raise
-    except asyncio.CancelledError:
-        if (task := asyncio.current_task()) is not None and task.cancelling():
-            raise  # the run is cancelled or the engine closes: nothing is recorded
-        raise RuntimeError("the activity cancelled itself") from None
-    finally:
-        _current.reset(token)
-    if error is not None:
-        raise error
-    return value

@@ -55,6 +55,7 @@ class Pending:
     child: Workflow[Any, Any] | str | None = None
     failed_attempts: int = 0
     due_ms: int | None = None
+    scheduled_ms: int = 0  # when it was asked for
 
     def describe(self) -> str:
         """For the row of current state: `activity charge`, `signal approved`, `child c-7`, `timer`."""

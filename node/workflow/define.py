@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import random
 import typing
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
@@ -34,22 +35,31 @@ else:
 class Retry:
     """When a failed attempt is repeated. Intervals are seconds; `max_attempts=None` tries for ever.
 
-    The n-th failure is followed by a wait of `initial_interval_s * backoff ** (n - 1)`, at most `max_interval_s`.
+    The n-th failure is followed by a wait of `initial_interval_s * backoff_coefficient ** (n - 1)`, at most
+    `max_interval_s`, less up to the share `jitter` of it by chance; the time of the next attempt is recorded.
     An exception of a class in `non_retryable` ends the activity at once.
     """
 
     max_attempts: int | None = 5
     initial_interval_s: float = 0.5
-    backoff: float = 2.0
+    backoff_coefficient: float = 2.0
     max_interval_s: float = 60.0
     non_retryable: tuple[type[BaseException], ...] = ()
+    jitter: float = 0.0
 
     def __post_init__(self) -> None:
         if self.max_attempts is not None and self.max_attempts < 1:
             raise InvalidDefinition(f"max_attempts is {self.max_attempts}: at least 1, or None for no bound")
         intervals = (self.initial_interval_s, self.max_interval_s)
-        if not all(0 <= interval <= LONGEST_S for interval in intervals) or not 1 <= self.backoff <= LONGEST_S:
-            raise InvalidDefinition(f"intervals are from 0 to {LONGEST_S:g} seconds, and backoff is at least 1")
+        if (
+            not all(0 <= interval <= LONGEST_S for interval in intervals)
+            or not 1 <= self.backoff_coefficient <= LONGEST_S
+        ):
+            raise InvalidDefinition(
+                f"intervals are from 0 to {LONGEST_S:g} seconds, and backoff_coefficient is at least 1"
+            )
+        if not 0 <= self.jitter <= 1:
+            raise InvalidDefinition(f"jitter is {self.jitter}: a share, from 0 to 1")
 
     def wait_s(self, attempt: int, error: BaseException) -> float | None:
         """Seconds to wait after failed `attempt` (the first is 1), or None when it was the last one."""
@@ -58,7 +68,8 @@ class Retry:
         if self.max_attempts is not None and attempt >= self.max_attempts:
             return None
         exponent = min(attempt - 1, 30)  # no overflow for an activity that is tried for ever
-        return min(self.initial_interval_s * self.backoff**exponent, self.max_interval_s)
+        wait_s = min(self.initial_interval_s * self.backoff_coefficient**exponent, self.max_interval_s)
+        return wait_s * (1 - self.jitter * random.random())  # noqa: S311 - spreads load, keeps no secret
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,17 +81,35 @@ class Activity(Generic[P, R_co]):
     retry: Retry
     timeout_s: float | None
     is_async: bool
+    schedule_to_close_s: float | None = None
+    heartbeat_timeout_s: float | None = None
 
     def __post_init__(self) -> None:
-        if self.timeout_s is not None and not 0 < self.timeout_s <= LONGEST_S:
-            raise InvalidDefinition(f"timeout_s is {self.timeout_s}: more than 0 seconds, or None for no bound")
+        for name in ("timeout_s", "schedule_to_close_s", "heartbeat_timeout_s"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= LONGEST_S:
+                raise InvalidDefinition(f"{name} is {value}: more than 0 seconds, or None for no bound")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         return self.fn(*args, **kwargs)
 
-    def options(self, *, retry: Retry | None = None, timeout_s: float | None = None) -> Activity[P, R_co]:
+    def options(
+        self,
+        *,
+        retry: Retry | None = None,
+        timeout_s: float | None = None,
+        schedule_to_close_s: float | None = None,
+        heartbeat_timeout_s: float | None = None,
+    ) -> Activity[P, R_co]:
         """The same activity with another policy: `ctx.run(charge.options(timeout_s=5), order)`."""
-        return replace(self, retry=retry or self.retry, timeout_s=self.timeout_s if timeout_s is None else timeout_s)
+        given = {
+            "retry": retry,
+            "timeout_s": timeout_s,
+            "schedule_to_close_s": schedule_to_close_s,
+            "heartbeat_timeout_s": heartbeat_timeout_s,
+        }
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return replace(self, **changes)
 
     def positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """The arguments as one list, in the order of the signature. Raises InvalidDefinition when they don't fit."""
@@ -167,7 +196,14 @@ def activity(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Activity[P, R]: ...
 @overload
 def activity(fn: Callable[P, R], /) -> Activity[P, R]: ...
 @overload
-def activity(*, name: str | None = None, retry: Retry = ..., timeout_s: float | None = None) -> _ActivityDecorator: ...
+def activity(
+    *,
+    name: str | None = None,
+    retry: Retry = ...,
+    timeout_s: float | None = None,
+    schedule_to_close_s: float | None = None,
+    heartbeat_timeout_s: float | None = None,
+) -> _ActivityDecorator: ...
 def activity(
     fn: Callable[..., Any] | None = None,
     /,
@@ -175,13 +211,17 @@ def activity(
     name: str | None = None,
     retry: Retry = Retry(),
     timeout_s: float | None = None,
+    schedule_to_close_s: float | None = None,
+    heartbeat_timeout_s: float | None = None,
 ) -> Any:
     """Declare an activity, `@activity` or `@activity(retry=…, timeout_s=…)`, from a sync or an async function.
 
-    `timeout_s` bounds one attempt. A sync function runs on a thread: past its timeout the attempt counts as failed,
-    but the thread can't be stopped, so the next attempt may overlap it. Arguments and result travel as JSON.
+    `timeout_s` bounds one attempt, `schedule_to_close_s` all of them together from the moment that it was asked for,
+    and `heartbeat_timeout_s` the time between two calls of `heartbeat()`. A sync function runs on a thread: past its
+    time the attempt counts as failed, but only a call of `heartbeat()` stops it, so without one the next attempt may
+    overlap it. Arguments and result travel as JSON.
     """
-    decorate = _ActivityDecorator(name, retry, timeout_s)
+    decorate = _ActivityDecorator(name, retry, timeout_s, schedule_to_close_s, heartbeat_timeout_s)
     return decorate if fn is None else decorate(fn)
 
 
@@ -190,13 +230,23 @@ class _ActivityDecorator:
     name: str | None
     retry: Retry
     timeout_s: float | None
+    schedule_to_close_s: float | None
+    heartbeat_timeout_s: float | None
 
     @overload
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Activity[P, R]: ...
     @overload
     def __call__(self, fn: Callable[P, R], /) -> Activity[P, R]: ...
     def __call__(self, fn: Callable[..., Any], /) -> Activity[..., Any]:
-        return Activity(self.name or fn.__name__, fn, self.retry, self.timeout_s, inspect.iscoroutinefunction(fn))
+        return Activity(
+            self.name or fn.__name__,
+            fn,
+            self.retry,
+            self.timeout_s,
+            inspect.iscoroutinefunction(fn),
+            self.schedule_to_close_s,
+            self.heartbeat_timeout_s,
+        )
 
 
 @overload

@@ -327,7 +327,7 @@ class Cancelled(BaseException):
 
 
 class AttemptOver(BaseException):
-    """Raised by `heartbeat()` in a sync activity whose attempt is cancelled or past its time; clean up and let it go on."""
+    """Raised by `heartbeat()` in a sync activity whose attempt is cancelled or past its time. Clean up, let it pass."""
 
 
 class Evicted(BaseException):

@@ -65,7 +65,13 @@ class Executive:
         self.ends = Ends(self.gate)
         self._effects = Gate(effects_durable or durable, lambda: self._pool.marks, self.stats)
         self._pool = Pool(
-            self._deliver, self._beat, self._effects, self.stats, self.now_ms, max_activities=max_activities, threads=threads
+            self._deliver,
+            self._beat,
+            self._effects,
+            self.stats,
+            self.now_ms,
+            max_activities=max_activities,
+            threads=threads,
         )
         self._alarm = Alarm(self._fire_timers, self.now_ms)
         self._path = path

@@ -10,6 +10,7 @@ from typing import Any, Final
 from node.workflow.define import Workflow
 from node.workflow.errors import Mismatch, RunClosed, UnknownWorkflow, WorkflowError
 from node.workflow.events import Draft, Event, Kind
+from node.workflow.heartbeat import Heartbeat
 from node.workflow.letters import Letter, LetterKey, of_command, of_end
 from node.workflow.machine import Machine
 from node.workflow.payload import digest, encode, short_digest
@@ -57,6 +58,8 @@ class Loaded:
     counted: State | None = None  # the state it has in the statistics
     error: str | None = None  # why it is blocked, JSON
     failed_appends: int = 0  # in a row
+    heartbeats: dict[int, Heartbeat] = field(default_factory=dict)  # the newest of each activity that has one
+    beaten: set[int] = field(default_factory=set)  # activities whose newest heartbeat is not in the file
 
     def advance(self, items: list[Item], now_ms: int) -> Append | None:
         """Feed `items` to the machine. Returns what to append, None when nothing changed.
@@ -166,7 +169,14 @@ class Loaded:
         timers_gone = [(row.id, i) for i in self.timers if i not in wanted]
         if row.state in CLOSED and row.facts.parent is not None:
             page.send(of_end(row, self.machine.end.payload if self.machine is not None and self.machine.end else None))
-        unchanged = not page.log and not timers_set and not timers_gone and not page.letters_gone
+        beats_gone = [
+            (row.id, i) for i in self.heartbeats if self.machine is not None and i not in self.machine.pending
+        ]
+        for _, step in beats_gone:
+            del self.heartbeats[step]
+        beats_set = [_beat_row(row.id, i, self.heartbeats[i]) for i in self.beaten if i in self.heartbeats]
+        self.beaten.clear()
+        unchanged = not (page.log or timers_set or timers_gone or page.letters_gone or beats_set or beats_gone)
         if unchanged and replace(row, updated_at=self.row.updated_at) == self.row:
             return None
         self.timers = dict(wanted)
@@ -186,7 +196,19 @@ class Loaded:
             archived,
             page.letters,
             page.letters_gone,
+            beats_set,
+            beats_gone,
         )
+
+    def beat(self, step: int, heartbeat: Heartbeat) -> None:
+        """An activity has said that it lives; the next append keeps that."""
+        self.heartbeats[step] = heartbeat
+        self.beaten.add(step)
+
+    def last_heartbeat(self, step: int) -> str | None:
+        """The details of the newest heartbeat of a step, JSON text."""
+        found = self.heartbeats.get(step)
+        return None if found is None else found.details
 
     def to_dispatch(self) -> list[int]:
         """Activities that are to run now and are not on their way."""
@@ -210,7 +232,7 @@ class Loaded:
     @property
     def idle(self) -> bool:
         """Nothing is under way: it may leave memory."""
-        return not self.inbox and self.writing is None and not self.in_flight
+        return not self.inbox and self.writing is None and not self.in_flight and not self.beaten
 
 
 class _Page:
@@ -235,6 +257,10 @@ class _Page:
     def send(self, letter: Letter | None) -> None:
         if letter is not None:
             self.letters.append(letter)
+
+
+def _beat_row(run_id: str, step: int, heartbeat: Heartbeat) -> tuple[str, int, int, int, str]:
+    return run_id, step, heartbeat.attempt, heartbeat.at_ms, heartbeat.details
 
 
 _END_STATES: Final[dict[Kind, State]] = {
@@ -275,10 +301,17 @@ def new_child(letter: Letter, definition: Workflow | None, known: tuple[str, ...
     return loaded
 
 
-def replayed(definition: Workflow, row: RunRow, events: list[Event], timers: dict[int, int], now_ms: int) -> Loaded:
+def replayed(
+    definition: Workflow,
+    row: RunRow,
+    events: list[Event],
+    timers: dict[int, int],
+    now_ms: int,
+    heartbeats: dict[int, Heartbeat],
+) -> Loaded:
     """A run from its log. Blocked when the code does not fit."""
     machine = Machine(definition, row.id)
-    loaded = Loaded(row, machine, timers, counted=row.state)
+    loaded = Loaded(row, machine, timers, counted=row.state, heartbeats=heartbeats)
     try:
         for event in events:
             machine.feed(event)

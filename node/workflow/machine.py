@@ -132,7 +132,7 @@ class Machine:
         self._emitted.append(command)
         if kind in UNANSWERED:
             return future
-        self.pending[command.id] = Pending(command, future, activity, child, due_ms=due_ms)
+        self.pending[command.id] = Pending(command, future, activity, child, due_ms=due_ms, scheduled_ms=self.now_ms)
         if kind is Kind.SIGNAL_AWAITED:
             self._signal_waits.setdefault(name, deque()).append(command.id)
             self._deliver(name)

@@ -10,9 +10,11 @@ from functools import partial
 from typing import TypeAlias
 
 from node.workflow import database
-from node.workflow.attempts import attempt
+from node.workflow.attempts import Attempt
+from node.workflow.command import Pending
 from node.workflow.events import Draft, Kind
 from node.workflow.gate import Gate
+from node.workflow.heartbeat import Heartbeat
 from node.workflow.loaded import Loaded
 from node.workflow.run import Stats
 from node.workflow.threads import Threads
@@ -20,14 +22,18 @@ from node.workflow.threads import Threads
 log = logging.getLogger(__name__)
 
 Deliver: TypeAlias = Callable[[Loaded, Draft], None]
+Record: TypeAlias = Callable[[Loaded, int, Heartbeat], None]
 
 
 class Pool:
-    """Runs attempts. `deliver` gets what became of one, unless its run no longer wants it (not in `in_flight`)."""
+    """Runs attempts. `deliver` gets what became of one, unless its run no longer wants it (not in `in_flight`), and
+    `record` a heartbeat that is to be kept.
+    """
 
     def __init__(
         self,
         deliver: Deliver,
+        record: Record,
         effects: Gate,
         stats: Stats,
         now_ms: Callable[[], int],
@@ -36,6 +42,7 @@ class Pool:
         threads: int,
     ) -> None:
         self._deliver = deliver
+        self._record = record
         self._effects = effects
         self._stats = stats
         self._now_ms = now_ms
@@ -55,6 +62,11 @@ class Pool:
     def running(self) -> int:
         """How many run."""
         return len(self._tasks)
+
+    @property
+    def lost_threads(self) -> int:
+        """How many threads run a call that nobody waits for."""
+        return self._threads.lost
 
     def add(self, loaded: Loaded, step: int) -> None:
         """Run this activity when there is a place."""
@@ -110,7 +122,10 @@ class Pool:
         if step is None:
             return
         commits_before = database.commits()
-        draft = await attempt(loaded.row.id, loaded.row.name, step, self._threads, self._now_ms)
+        attempt = Attempt(
+            loaded.row.id, loaded.row.name, step, partial(self._beat, loaded, step), loaded.last_heartbeat(step_id)
+        )
+        draft = await attempt.run(self._threads, self._now_ms)
         if draft.kind == Kind.ACTIVITY_COMPLETED and database.commits() != commits_before:
             # A result must not outlive what it stands for. The mark is set now that the commits are done: they are
             # counted as they begin, and a confirmation in between would not have seen them.
@@ -121,3 +136,7 @@ class Pool:
             self._stats.steps += not retried
             self._stats.retries += retried
             self._deliver(loaded, draft)
+
+    def _beat(self, loaded: Loaded, step: Pending, details: str) -> None:
+        if step.command.id in loaded.in_flight:
+            self._record(loaded, step.command.id, Heartbeat(step.failed_attempts + 1, self._now_ms(), details))

@@ -106,6 +106,7 @@ class Stats:
     last_commit_batch: int = 0  # runs in the newest commit
     queued_activities: int = 0  # may run, and wait for a free place
     running_activities: int = 0
+    lost_threads: int = 0  # run a sync activity that is past its time
     loaded_runs: int = 0  # in memory
     replayed_events: int = 0
     confirmations: int = 0

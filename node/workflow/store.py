@@ -152,7 +152,7 @@ class Store:
 
     def heartbeats(self, run_id: str) -> dict[int, Heartbeat]:
         """The newest heartbeat of each step of a run that has one."""
-        rows = self._rows("SELECT id, attempt, at, details FROM heartbeats WHERE workflow = ?", run_id)
+        rows = self.rows("SELECT id, attempt, at, details FROM heartbeats WHERE workflow = ?", run_id)
         return {step: Heartbeat(*values) for step, *values in rows}
 
     def signal_seq(self, run_id: str, signal_id: str) -> int | None:

@@ -41,6 +41,8 @@ class Append:
     archived: str | None = None  # the id that the ended run of this id gets, before this one takes its place
     letters: Sequence[Letter] = ()
     letters_gone: Sequence[LetterKey] = ()
+    heartbeats_set: Sequence[tuple[str, int, int, int, str]] = ()
+    heartbeats_gone: Sequence[tuple[str, int]] = ()
 
 
 @dataclass(slots=True)
@@ -201,6 +203,8 @@ def _statements(db: apsw.Connection, batch: list[Append]) -> None:
         ("DELETE FROM timers WHERE workflow = ? AND id = ?", [r for a in batch for r in a.timers_gone]),
         ("INSERT OR REPLACE INTO timers VALUES (?, ?, ?)", [r for a in batch for r in a.timers_set]),
         ("INSERT INTO signals VALUES (?, ?, ?)", [r for a in batch for r in a.signals]),
+        ("DELETE FROM heartbeats WHERE workflow = ? AND id = ?", [r for a in batch for r in a.heartbeats_gone]),
+        ("INSERT OR REPLACE INTO heartbeats VALUES (?, ?, ?, ?, ?)", [r for a in batch for r in a.heartbeats_set]),
         (_LETTER_GONE, [r for a in batch for r in a.letters_gone]),
         ("INSERT INTO letters VALUES (?, ?, ?, ?, ?, ?)", [r.row() for a in batch for r in a.letters]),
     ):

@@ -13,7 +13,7 @@ from node.workflow.errors import InvalidDefinition, InvalidInput
 
 
 def test_waits_grow_up_to_the_bound() -> None:
-    retry = Retry(max_attempts=None, initial_interval_s=1, backoff=3, max_interval_s=20)
+    retry = Retry(max_attempts=None, initial_interval_s=1, backoff_coefficient=3, max_interval_s=20)
     assert [retry.wait_s(n, ValueError()) for n in (1, 2, 3, 4, 1_000_000)] == [1, 3, 9, 20, 20]
 
 
@@ -29,12 +29,21 @@ def test_an_error_that_is_named_is_not_repeated_nor_are_its_subclasses() -> None
     assert retry.wait_s(1, ValueError()) is not None
 
 
+def test_jitter_takes_from_the_wait_and_never_adds() -> None:
+    retry = Retry(max_attempts=None, initial_interval_s=8, max_interval_s=10, jitter=0.5)
+    waits = [retry.wait_s(n, ValueError()) or 0 for n in range(1, 200)]
+    assert min(waits) >= 4
+    assert max(waits) <= 10
+    assert len(set(waits)) > 1
+
+
 @pytest.mark.parametrize(
     "settings",
     [
         {"max_attempts": 0},
         {"initial_interval_s": -1},
-        {"backoff": 0.5},
+        {"backoff_coefficient": 0.5},
+        {"jitter": 1.5},
         {"max_interval_s": float("inf")},
         {"initial_interval_s": float("nan")},
     ],
