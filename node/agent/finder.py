@@ -85,7 +85,6 @@ class Finder:
         self._known: dict[str, _Known] = {}
         self._flights: dict[str, asyncio.Task[Whereabouts]] = {}
         self._following: dict[str, asyncio.Task[None]] = {}
-        self._cut: dict[str, int] = {}
         self._threads = ThreadPoolExecutor(READERS, "finder")
 
     async def ask(self, tenant: str) -> Whereabouts:
@@ -237,7 +236,7 @@ class Finder:
         nodes = sorted({found.node for found, _ in away.values()})
         read = await asyncio.gather(*(self._in(self._lease, node) for node in nodes))
         leases = dict(zip(nodes, read, strict=True))
-        again = []
+        again, dead = [], {}
         for tenant, (found, known) in away.items():
             lease = leases[found.node]
             old = self._clock() >= known.at + OWNER_EVERY_S
@@ -245,16 +244,11 @@ class Finder:
             if old or over or (lease is not None and lease.gateway_url != found.url):
                 again.append(tenant)
             if lease is not None and lease.state == "gone" and known.peer is not None:
-                await self._cut_off(found, known.peer)
+                dead[found.node] = known.peer
         await asyncio.gather(*(self._look(tenant) for tenant in again))
-
-    async def _cut_off(self, found: Elsewhere, peer: Peer) -> None:
-        """Nobody answers for this session any more: whoever waits for its gateway is told so now, once."""
-        if self._cut.get(found.node) != found.session:
-            self._cut[found.node] = found.session
-            count = await self._in(self._gateway.cut, peer)
-            if count:
-                log.warning("requests cut: their node's session is over", node=found.node, requests=count)
+        for node, peer in dead.items():  # nobody is sent there any more: who waits for it is told so
+            if count := await self._in(self._gateway.cut, peer):
+                log.warning("requests cut: their node's session is over", node=node, requests=count)
 
     async def _in(self, work: Callable[P, T], *args: P.args, **_: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)

@@ -39,6 +39,7 @@ class GatewayDoor:
         self._where = where
         self._doubt = doubt
         self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Listen; a socket file that an earlier agent left is replaced."""
@@ -48,13 +49,21 @@ class GatewayDoor:
         sock.bind(str(self._path))
         os.chown(self._path, self._uid, self._uid)
         self._path.chmod(0o600)
-        self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=LINE_BYTES)
+        self._server = await asyncio.start_unix_server(self._connected, sock=sock, limit=LINE_BYTES)
 
     async def close(self) -> None:
-        """Stop listening."""
+        """Stop listening; questions that are open get no answer."""
         if self._server is not None:
             self._server.close()
             self._server = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -126,7 +126,8 @@ class HaproxyGateway:
         return self._admin.counts("away")
 
     def cut(self, peer: Peer) -> int:
-        """End every request that is with another node's gateway; answers how many. For one that is surely dead."""
+        """End every request that was sent to another node's gateway; answers how many. For one that is surely dead."""
+        self._admin.barrier()
         return self._admin.cut(peer.ip, peer.port)
 
     def in_flight(self, tenant: str) -> int:

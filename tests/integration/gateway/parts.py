@@ -57,6 +57,12 @@ class HostProcess:
                 os.killpg(self._process.pid, number)
             self._process.wait(20)
 
+    @property
+    def pid(self) -> int:
+        """Of its group."""
+        assert self._process is not None
+        return self._process.pid
+
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 

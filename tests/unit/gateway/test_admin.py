@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node.agent.gateway.admin import Processes, parse_in_flight, parse_processes
+from node.agent.gateway.admin import Processes, parse_counts, parse_in_flight, parse_processes, parse_sessions
 
 RUNNING = """\
 #<PID>          <type>          <reloads>       <uptime>        <version>
@@ -44,3 +44,26 @@ def test_in_flight_is_the_tenants_own_count() -> None:
     assert parse_in_flight(text, "acme") == 3
     assert parse_in_flight(text, "acm") == 0
     assert parse_in_flight("\n", "acme") == 0
+
+
+SESSIONS = """0x55b28226e930: [21/Nov/2026:09:51:45.710452] id=3 proto=tcpv4 source=127.0.0.1:52856
+  frontend=gateway (id=2 mode=http), listener=? (id=1) addr=127.0.0.1:18080
+  backend=peers (id=3 mode=http) addr=127.0.0.1:37252
+  server=peer (id=1) addr=10.0.0.2:7080
+0x55b282379b30: [21/Nov/2026:09:51:46.854321] id=4 proto=tcpv4 source=127.0.0.1:7080
+  server=tenant (id=1) addr=10.0.0.2:7080
+0x55b282379b40: [21/Nov/2026:09:51:46.854321] id=5 proto=tcpv4 source=127.0.0.1:7080
+  server=peer (id=1) addr=10.0.0.2:70801
+"""
+
+
+def test_sessions_with_one_gateway_are_found_and_nobody_elses() -> None:
+    assert parse_sessions(SESSIONS, "10.0.0.2:7080") == ["0x55b28226e930"]
+
+
+def test_requests_are_counted_by_tenant() -> None:
+    text = """# table: away, type: string, size:102400, used:2
+0x1: key=acme use=0 exp=59000 shard=0 conn_cur=0 http_req_cnt=12
+0x2: key=beta use=1 exp=1 conn_cur=1 http_req_cnt=3
+"""
+    assert parse_counts(text) == {"acme": 12, "beta": 3}

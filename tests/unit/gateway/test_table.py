@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 from node.agent.gateway.errors import GatewayFailed
 from node.agent.gateway.table import (
     Entry,
+    Peer,
     check_tenant,
     held,
+    is_free,
     parse,
     parse_map,
     render_map,
     routed,
+    through,
     unrouted,
     with_route,
 )
@@ -28,7 +31,17 @@ entries = st.one_of(
         st.one_of(st.none(), st.just(HASH)),
     ),
     st.builds(unrouted, st.text()),
-    st.builds(held, st.one_of(st.none(), st.builds(routed, st.just("10.0.0.1:1"), st.just(HASH)))),
+    st.builds(
+        held,
+        st.one_of(st.none(), st.builds(routed, st.just("10.0.0.1:1"), st.just(HASH))),
+        leaving=st.booleans(),
+    ),
+    st.builds(
+        lambda ip, port, name: through(Peer(str(ip), port, name)),
+        st.ip_addresses(),
+        st.integers(1, 65535),
+        st.sampled_from([None, "b.fleet.example.org"]),
+    ),
 )
 
 
@@ -48,6 +61,9 @@ def test_values_are_what_the_configuration_takes_apart() -> None:
     assert unrouted("restoring").value() == "unrouted|-|0|-|restoring"
     assert held(routed("10.0.0.1:1", HASH)).value() == f"hold|-|0|{HASH}|restarting"
     assert held(None).value() == "hold|-|0|-|restarting"
+    assert held(None, leaving=True).value() == "hold|-|0|-|moving"
+    assert through(Peer("10.0.0.2", 7080)).value() == "via|10.0.0.2|7080|-|-"
+    assert through(Peer("fd00::2", 443, "b.test")).value() == "via|fd00::2|443|-|b.test"
 
 
 def test_a_reason_that_is_no_token_does_not_reach_the_map() -> None:
@@ -84,3 +100,15 @@ def test_an_address_belongs_to_the_last_who_got_it() -> None:
     new = routed("10.0.0.1:1", HASH)
     assert with_route(before, "gamma", new) == {"gamma": new, "acme": unrouted("moved")}
     assert with_route(before, "acme", new) == {"acme": new}
+
+
+@pytest.mark.parametrize("peer", [Peer("host", 1), Peer("10.0.0.1", 0), Peer("10.0.0.1", 1, "a|b"), Peer("", 1)])
+def test_what_is_no_gateway_does_not_reach_the_map(peer: Peer) -> None:
+    with pytest.raises(GatewayFailed):
+        through(peer)
+
+
+def test_another_node_may_have_only_what_this_one_says_nothing_about() -> None:
+    peer, route = through(Peer("10.0.0.2", 7080)), routed("10.0.0.1:1", None)
+    assert [is_free(e) for e in (None, peer, held(route, leaving=True))] == [True] * 3
+    assert [is_free(e) for e in (route, held(route), unrouted("claiming"))] == [False] * 3
