@@ -5,6 +5,7 @@ GET  /v1/state?version=N&wait=S NodeReport; waits until its version is past N
 GET  /v1/tenants/{t}/points     Points
 GET  /v1/tenants/{t}/logs       text lines; ?container=worker|sidecar&follow&since&tail
 POST /v1/purge/{t}              PurgeRequest → PurgeReport; deletes a purged tenant's data in the bucket
+POST /v1/gc/{t}                 GarbageRequest → GarbageReport; deletes what no restore of a retained moment needs
 GET  /healthz /metrics
 """
 
@@ -135,6 +136,39 @@ class PurgeReport(Wire):
 
     deleted: int
     done: bool
+
+
+class GarbageRequest(Wire):
+    """`dry_run`: say what would go, and delete nothing."""
+
+    dry_run: bool = False
+
+
+class GarbageItem(Wire):
+    """One thing that may be garbage: an epoch in the bucket, what a zombie uploaded there, or a volume set aside on the
+    node. `goes`: it is deleted, or would be; `reason` is one token, `message` says it in words."""
+
+    kind: Literal["epoch", "orphans", "volume"]
+    name: str
+    objects: int = 0
+    size_bytes: int = 0
+    goes: bool
+    reason: str
+    message: str
+
+
+class GarbageReport(Wire):
+    """What a node found of a tenant. `owner`: the tenant is settled there, so its epochs were judged; else only its
+    volumes were. `done`: nothing is left that may go."""
+
+    tenant: str
+    node: str
+    dry_run: bool
+    owner: bool
+    items: tuple[GarbageItem, ...] = ()
+    deleted_objects: int = 0
+    deleted_bytes: int = 0
+    done: bool = True
 
 
 class Problem(Wire):

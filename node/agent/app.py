@@ -25,6 +25,7 @@ from node.agent.gateway.config import Files, from_settings
 from node.agent.gateway.door import GatewayDoor
 from node.agent.gateway.errors import GatewayFailed
 from node.agent.gateway.haproxy import HaproxyGateway
+from node.agent.janitor import Janitor
 from node.agent.metrics import NodeMetrics
 from node.agent.node import Head, Node
 from node.agent.ports import RuntimeFailed
@@ -57,6 +58,7 @@ class Machine:
     gateway: HaproxyGateway
     custody: Custody
     sampler: Sampler
+    janitor: Janitor
     finder: Finder
     door: GatewayDoor
 
@@ -103,8 +105,11 @@ def compose(settings: Settings, link: GuardLink) -> Machine:
     node.render_metrics = metrics.render
     node.on_restored = metrics.observe_restore
     node.on_fenced = metrics.observe_fence
+    janitor = Janitor(node, link.live, metrics.observe_collected)
+    node.tidy = lambda tenant, dry_run: janitor.tidy(tenant, dry_run=dry_run)
+    sampler.aside = lambda: janitor.aside
     door = GatewayDoor(Files(folder).door, GATEWAY_UID, finder.ask, finder.doubt)
-    return Machine(link, node, runtime, gateway, custody, sampler, finder, door)
+    return Machine(link, node, runtime, gateway, custody, sampler, janitor, finder, door)
 
 
 def remaining_s(link: GuardLink) -> float | None:
@@ -221,6 +226,7 @@ async def serve(settings: Settings) -> int:
         machine.node.follow_custody(machine.custody.watch()),
         machine.node.follow_custody(machine.custody.supervise()),
         machine.sampler.keep(),
+        machine.janitor.keep(),
         machine.finder.keep(),
     ]
     running = [asyncio.ensure_future(t) for t in tasks]

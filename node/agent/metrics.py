@@ -21,7 +21,7 @@ class TenantSample:
     """One tenant now. None is unknown: no sample is given then, never a 0 that looks like a measurement.
 
     `last_confirmed` is unix seconds; `cpu_s` what its worker used since it started; `restarts` by container
-    (`worker`, `sidecar`), grown since the agent started.
+    (`worker`, `sidecar`), grown since the agent started; `orphaned` transactions are a zombie's.
     """
 
     tenant: str
@@ -35,17 +35,20 @@ class TenantSample:
     disk_limit_bytes: int | None = None
     cpu_s: float | None = None
     restarts: Mapping[str, int] = field(default_factory=dict)
+    orphaned: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NodeSnapshot:
     """The machine now. `lease_remaining_s` may be negative: past the deadline, frozen. `state_free_bytes` and
-    `state_bytes` are of the file system that holds the tenants' volumes."""
+    `state_bytes` are of the file system that holds the tenants' volumes; `aside_` of those set aside there."""
 
     tenants: tuple[TenantSample, ...] = ()
     lease_remaining_s: float | None = None
     state_bytes: int | None = None
     state_free_bytes: int | None = None
+    aside_volumes: int | None = None
+    aside_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,11 @@ _TENANT_GAUGES = (
     _Gauge("fleet_tenant_database_bytes", "Bytes of the tenant's database files.", lambda t: t.database_bytes),
     _Gauge("fleet_tenant_memory_bytes", "Bytes of memory that the tenant's containers use.", lambda t: t.memory_bytes),
     _Gauge("fleet_tenant_disk_bytes", "Bytes of disk that the tenant's data folder occupies.", lambda t: t.disk_bytes),
+    _Gauge(
+        "fleet_tenant_orphaned_transactions",
+        "Transactions that a zombie uploaded after this node took over: never merged, kept for the retention.",
+        lambda t: t.orphaned,
+    ),
     _Gauge("fleet_tenant_disk_limit_bytes", "Bytes of disk that the tenant is allowed.", lambda t: t.disk_limit_bytes),
 )
 
@@ -89,6 +97,10 @@ def families(now: NodeSnapshot) -> list[Metric]:
         ),
         _single("fleet_state_disk_bytes", "Bytes of the file system that holds the tenants' data.", now.state_bytes),
         _single("fleet_state_disk_free_bytes", "Bytes of it that are still free.", now.state_free_bytes),
+        _single(
+            "fleet_aside_volumes", "Volumes that were set aside here and are kept for the retention.", now.aside_volumes
+        ),
+        _single("fleet_aside_bytes", "Bytes that they occupy.", now.aside_bytes),
     ]
     for gauge in _TENANT_GAUGES:
         family = GaugeMetricFamily(gauge.name, gauge.text, labels=["tenant"])
@@ -141,6 +153,12 @@ class NodeMetrics:
     def __init__(self, snapshot: Callable[[], NodeSnapshot]) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_Now(snapshot))
+        self._collected_objects = Counter(
+            "fleet_collected_objects", "Objects of dead epochs that were deleted in the bucket.", registry=self.registry
+        )
+        self._collected_bytes = Counter(
+            "fleet_collected_bytes", "Bytes of dead epochs that were deleted in the bucket.", registry=self.registry
+        )
         self._fenced = Counter(
             "fleet_fenced",
             "Times that this machine froze its tenants, by reason.",
@@ -173,6 +191,11 @@ class NodeMetrics:
     def observe_fence(self, reason: str) -> None:
         """The machine froze its tenants."""
         self._fenced.labels(reason).inc()
+
+    def observe_collected(self, objects: int, size_bytes: int) -> None:
+        """Dead epochs of a tenant were deleted."""
+        self._collected_objects.inc(objects)
+        self._collected_bytes.inc(size_bytes)
 
     def observe_restore(self, duration_s: float, restored_bytes: int) -> None:
         """A restore was finished."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 import structlog
@@ -19,7 +19,7 @@ from node.agent.report import Board
 from node.agent.server import Fault
 from node.agent.tenant import Tenant
 from node.agent.walk import Parts
-from node.api import FENCES, Assignment, NodeReport, Points, PurgeReport, TenantReport
+from node.api import FENCES, Assignment, GarbageReport, NodeReport, Points, PurgeReport, TenantReport
 from node.bucket.errors import BadRecord, BucketError
 from node.bucket.records import Capacity
 
@@ -29,6 +29,10 @@ log = structlog.get_logger()
 # freezes what is left, and the disk still has it.
 RELEASE_S = 90.0
 ADOPT_TRIES = 10
+
+
+async def _untidy(tenant: str, dry_run: bool) -> GarbageReport:
+    raise Fault(503, "starting", f"this node cannot look after {tenant} yet; try again", retryable=True)
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Node:
     render_metrics: Callable[[], bytes] = lambda: b""
     on_restored: Callable[[float, int], None] = lambda _s, _b: None
     on_fenced: Callable[[str], None] = lambda _: None
+    tidy: Callable[[str, bool], Awaitable[GarbageReport]] = _untidy
     fenced: str = ""
     adopted: bool = False
     tenants: dict[str, Tenant] = field(default_factory=dict)
@@ -96,7 +101,7 @@ class Node:
             held = self.tenants.get(tenant)
             done = done and (held is None or held.walk.claim is None)  # else the name was born again meanwhile
             if done:
-                await asyncio.to_thread(self.parts.volumes.discard, tenant)
+                await asyncio.to_thread(self._wipe, tenant)
         except Refused as e:
             raise Fault(409, e.reason, str(e), retryable=e.retryable) from None
         except RuntimeFailed as e:
@@ -104,6 +109,21 @@ class Node:
         if done:
             await asyncio.to_thread(memory.forget, self.parts.runtime_dir, tenant)
         return PurgeReport(deleted=deleted, done=done)
+
+    def _wipe(self, tenant: str) -> None:
+        self.parts.volumes.discard(tenant)
+        for volume in self.parts.volumes.aside():
+            if volume.tenant == tenant:
+                self.parts.volumes.drop_aside(volume.path)
+
+    async def collect(self, tenant: str, *, dry_run: bool) -> GarbageReport:
+        """Delete what of a tenant is garbage here, or say what would go."""
+        try:
+            return await self.tidy(tenant, dry_run)
+        except Refused as e:
+            raise Fault(409, e.reason, str(e), retryable=e.retryable) from None
+        except RuntimeFailed as e:
+            raise Fault(503, e.reason, str(e), retryable=e.retryable) from None
 
     def logs(
         self, tenant: str, container: str, *, tail: int | None, since: float | None, follow: bool

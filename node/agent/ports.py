@@ -158,6 +158,16 @@ class Runtime(Protocol):
         """Whether the engine has this image."""
 
 
+@dataclass(frozen=True, slots=True)
+class AsideVolume:
+    """A volume that was set aside: whose, where, when (unix time by this machine's clock), and what it occupies."""
+
+    tenant: str
+    path: Path
+    at: float
+    size_bytes: int
+
+
 class Volumes(Protocol):
     """Tenants' folders with their disk allowances. Blocking; raise RuntimeFailed (reason disk_full, no_quota, ...)."""
 
@@ -169,6 +179,12 @@ class Volumes(Protocol):
 
     def set_aside(self, tenant: str, label: str) -> Path:
         """Move the whole volume out of the way (never wiped): `<state>/aside/<t>-<label>-<n>`; answers where to."""
+
+    def aside(self) -> list[AsideVolume]:
+        """Every volume that was set aside and is still there, oldest first."""
+
+    def drop_aside(self, path: Path) -> None:
+        """Delete a volume that was set aside; one that is gone is fine."""
 
     def discard(self, tenant: str) -> None:
         """Delete the volume of a tenant whose last byte is confirmed and released, or whose purge is due."""

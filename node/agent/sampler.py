@@ -15,7 +15,7 @@ from node.agent.custody.errors import CustodyError
 from node.agent.custody.values import Replication
 from node.agent.metrics import NodeSnapshot, TenantSample
 from node.agent.node import Node
-from node.agent.ports import RuntimeFailed, Usage
+from node.agent.ports import AsideVolume, RuntimeFailed, Usage
 from node.agent.tenant import Tenant
 
 log = structlog.get_logger()
@@ -35,6 +35,7 @@ class Sampler:
         self._state = state
         self._lease_remaining_s = lease_remaining_s
         self._replication: dict[str, Replication] = {}
+        self.aside: Callable[[], tuple[AsideVolume, ...] | None] = lambda: None
 
     async def keep(self) -> None:
         """Ask every sidecar here where it is, for ever; side by side, so that one that hangs delays no other."""
@@ -65,19 +66,21 @@ class Sampler:
             changes["last_confirmed"] = found.last_confirmed
         if time.monotonic() - tenant.walk.started_at > APPEAR_S:
             missing = self._node.parts.custody.missing(name)
-            changes["warnings"] = tenant.walk.warnings + tuple(
+            changes["warnings"] = tenant.walk.told() + tuple(
                 f"{db} has not appeared under /data: it is replicated once it does" for db in missing
             )
         board.update(name, **changes)
 
     def snapshot(self) -> NodeSnapshot:
         """The machine now, for a scrape. Blocking."""
-        room = os.statvfs(self._state)
+        room, aside = os.statvfs(self._state), self.aside()
         return NodeSnapshot(
             tenants=tuple(self._sample(t) for t in list(self._node.tenants.values()) if t.want is not None),
             lease_remaining_s=self._lease_remaining_s(),
             state_bytes=room.f_blocks * room.f_frsize,
             state_free_bytes=room.f_bavail * room.f_frsize,
+            aside_volumes=None if aside is None else len(aside),
+            aside_bytes=None if aside is None else sum(v.size_bytes for v in aside),
         )
 
     def _sample(self, tenant: Tenant) -> TenantSample:
@@ -99,6 +102,7 @@ class Sampler:
             disk_limit_bytes=want.spec.limits.disk if want else None,
             cpu_s=worker.cpu_s if worker else None,
             restarts={"worker": tenant.restarts, "sidecar": found.restarts if found else 0},
+            orphaned=sum(n for files in tenant.walk.orphans.values() for n in files.values()),
         )
 
     def _usage(self, container: str) -> Usage | None:

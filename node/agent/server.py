@@ -12,7 +12,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from pydantic import SecretStr
 
-from node.api import Assignment, NodeReport, Points, Problem, PurgeReport, PurgeRequest, TenantReport
+from node.api import (
+    Assignment,
+    GarbageReport,
+    GarbageRequest,
+    NodeReport,
+    Points,
+    Problem,
+    PurgeReport,
+    PurgeRequest,
+    TenantReport,
+)
 from node.bucket import keys
 from node.bucket.errors import BucketError
 
@@ -39,6 +49,9 @@ class Service(Protocol):
 
     async def purge(self, tenant: str, epoch: int) -> PurgeReport:
         """Delete the data of a tombstoned tenant."""
+
+    async def collect(self, tenant: str, *, dry_run: bool) -> GarbageReport:
+        """Delete what of a tenant is garbage here, or say what would go."""
 
     def metrics(self) -> bytes:
         """Prometheus text."""
@@ -135,6 +148,10 @@ def _guarded(app: APIRouter, service: Service) -> None:
     @app.post("/v1/purge/{tenant}")
     async def purge(tenant: str, request: PurgeRequest) -> PurgeReport:
         return await service.purge(tenant, request.epoch)
+
+    @app.post("/v1/gc/{tenant}")
+    async def collect(tenant: str, request: GarbageRequest) -> GarbageReport:
+        return await service.collect(tenant, dry_run=request.dry_run)
 
 
 def _errors(app: FastAPI) -> None:

@@ -445,7 +445,7 @@ class Tenant:
                     await asyncio.sleep(1)
                     continue
                 else:
-                    self._board.update(self.name, data_epoch=claim.epoch, warnings=self.walk.warnings, progress=None)
+                    self._board.update(self.name, data_epoch=claim.epoch, warnings=self.walk.told(), progress=None)
                 return
 
         self._settling = asyncio.create_task(settle(), name=f"settle-{self.name}")
@@ -468,7 +468,7 @@ class Tenant:
             restarts=want.restarts,
             address=self.walk.address,
             phases=tuple(self.walk.phases),
-            warnings=self.walk.warnings,
+            warnings=self.walk.told(),
             progress=None,
             **changes,
         )

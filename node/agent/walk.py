@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,6 +70,7 @@ class Walk:
         self.phases: list[Phase] = []
         self.started_at = 0.0
         self.warnings: tuple[str, ...] = ()
+        self.orphans: Mapping[int, Mapping[str, int]] = {}
         self.instance = ""
         self._leaving = ""
         self._starting = False
@@ -77,6 +78,14 @@ class Walk:
         self._uid = 0
         self._door: Door | None = None
         self._ended = asyncio.Event()
+
+    def told(self) -> tuple[str, ...]:
+        """Its warnings, for the report: of its walk up, and of what a zombie uploaded after this node took over."""
+        return self.warnings + tuple(
+            f"orphaned: epoch {epoch} has {n} transactions of {db} from after its end: a zombie's, never merged"
+            for epoch, files in sorted(self.orphans.items())
+            for db, n in sorted(files.items())
+        )
 
     async def attach(self, want: Assignment, progress: Progress) -> Claim:
         """Claim the tenant and make its volume ready."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from node.agent.custody import adopt as adopting
+from node.agent.custody import claim as claiming
 from node.agent.custody import collect as collecting
 from node.agent.custody import durable as acknowledging
 from node.agent.custody import points as history
@@ -42,7 +43,9 @@ from node.agent.custody.values import (
 from node.agent.custody.watchdog import Limits
 from node.agent.ports import Container, Runtime, Volumes
 from node.api import Assignment, Points
+from node.bucket import cas, keys
 from node.bucket.errors import BucketError
+from node.bucket.records import Fleet, Owner
 from node.bucket.store import Store
 
 log = structlog.get_logger()
@@ -328,6 +331,19 @@ class Custody:
         Raises Refused as soon as the record names somebody else, and the store's errors.
         """
         return await self._ctx.on_store(collecting.collect, self._ctx.store, tenant, self._ctx.me, found)
+
+    async def settled(self, tenant: str) -> bool:
+        """Whether a tenant's data is somewhere that its record names, or was purged. Raises the store's errors."""
+        found = await self._ctx.on_store(cas.read, self._ctx.store, keys.owner(tenant), Owner)
+        if found is None:
+            return False
+        record = found.record
+        return record.state == "purged" or (record.epoch == record.data_epoch and record.state not in claiming.DOWN)
+
+    async def retention_s(self) -> float:
+        """The fleet's retention, for a tenant whose own is not known here. Raises the store's errors."""
+        found = await self._ctx.on_store(cas.read, self._ctx.store, keys.FLEET, Fleet)
+        return float("inf") if found is None else found.record.retention_s
 
     def close(self) -> None:
         """Let go of the threads; what they are doing is not waited for."""

@@ -96,3 +96,26 @@ def _replaced_by(h: Holding, later: Sequence[tuple[Holding, Lineage]], horizon: 
 
 def _reaches(since: float | None, horizon: float) -> bool:
     return since is not None and since <= horizon
+
+
+Aside = Literal["expired", "young", "unsettled", "clock"]
+
+ASIDE: Mapping[Aside, str] = {
+    "expired": "it was set aside for longer than the retention",
+    "young": "it may be the only copy of what its tenant wrote last: it stays for the retention",
+    "unsettled": "its tenant is not settled anywhere: this may be needed",
+    "clock": "by this machine's clock it was set aside in the future: it stays",
+}
+"""Why a volume that was set aside goes or stays, in words."""
+
+
+def expires(at: float, *, now: float, retention_s: float, settled: bool) -> tuple[bool, Aside]:
+    """Whether a volume that was set aside at `at` may go; `settled`: its tenant has its data elsewhere, or is purged.
+
+    Both times are this machine's own.
+    """
+    if not settled:
+        return False, "unsettled"
+    if at > now:
+        return False, "clock"
+    return (True, "expired") if at + retention_s <= now else (False, "young")

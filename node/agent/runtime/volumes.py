@@ -7,14 +7,18 @@ deleted. Nothing here looks inside a folder that a tenant can write, except to d
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from node.agent.ports import RuntimeFailed, Volume
+from node.agent.ports import AsideVolume, RuntimeFailed, Volume
 from node.agent.runtime import quota
 
 IMAGE = "data.ext4"
+NOTE = "aside.json"
 # Below this a volume is not made: the node gives the tenant up to one that has room.
 LOWEST_FREE_BYTES = 256 << 20
 
@@ -22,9 +26,10 @@ LOWEST_FREE_BYTES = 256 << 20
 class DiskVolumes:
     """Implements node.agent.ports.Volumes under `state`. Needs root. Calls for one tenant must not overlap."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, now: Callable[[], float] = time.time) -> None:
         self._tenants = state / "t"
         self._aside = state / "aside"
+        self._now = now
 
     def ensure(self, tenant: str, uid: int, disk_bytes: int) -> Volume:
         """The tenant's volume, made empty if there is none; owners, modes and allowance are mended.
@@ -74,12 +79,31 @@ class DiskVolumes:
             n = 1
             while (path := self._aside / f"{tenant}-{label}-{n}").exists():
                 n += 1
+            (home / NOTE).write_text(json.dumps({"tenant": tenant, "at": self._now()}))
             home.rename(path)
         except OSError as e:
             raise RuntimeFailed(
                 f"the volume of {tenant} stays in {home}: {e}", reason=_reason(e), retryable=True
             ) from e
         return path
+
+    def aside(self) -> list[AsideVolume]:
+        """Every volume that was set aside and is still there, oldest first. One without a note that can be read counts
+        from when it was moved."""
+        try:
+            found = [_noted(Path(entry.path)) for entry in os.scandir(self._aside) if not entry.name.startswith(".")]
+        except FileNotFoundError:
+            return []
+        return sorted(found, key=lambda v: v.at)
+
+    def drop_aside(self, path: Path) -> None:
+        """Delete a volume that was set aside; one that is gone is fine. Raises RuntimeFailed."""
+        if path.parent != self._aside:
+            raise RuntimeFailed(f"{path} was not set aside here", reason="bad_request", retryable=False)
+        try:
+            _delete(path)
+        except OSError as e:
+            raise RuntimeFailed(f"{path} is not all gone: {e}", reason=_reason(e), retryable=True) from e
 
     def discard(self, tenant: str) -> None:
         """Delete the volume of a tenant whose last byte is confirmed and released, or whose purge is due; one that is
@@ -144,6 +168,17 @@ class DiskVolumes:
         if (home / IMAGE).exists() and quota.attach(home / IMAGE, volume.data):
             _distrust(volume.marker)
         return volume
+
+
+def _noted(path: Path) -> AsideVolume:
+    try:
+        note = json.loads((path / NOTE).read_text())
+        tenant, at = str(note["tenant"]), float(note["at"])
+    except (OSError, ValueError, TypeError, KeyError):
+        tenant, at = path.name.rsplit("-", 2)[0], path.stat().st_ctime
+    image = path / IMAGE
+    files = [image.stat()] if image.exists() else [e.stat(follow_symlinks=False) for e in _files(path)]
+    return AsideVolume(tenant, path, at, sum(f.st_blocks * 512 for f in files))
 
 
 def _distrust(marker: Path) -> None:

@@ -16,7 +16,17 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from node.agent.ports import Container, JobResult, JobSpec, RuntimeFailed, SidecarSpec, Usage, Volume, WorkerSpec
+from node.agent.ports import (
+    AsideVolume,
+    Container,
+    JobResult,
+    JobSpec,
+    RuntimeFailed,
+    SidecarSpec,
+    Usage,
+    Volume,
+    WorkerSpec,
+)
 
 LITESTREAM = Path(sys.executable).with_name("litestream")
 _MOUNTS = """
@@ -193,6 +203,14 @@ class LocalVolumes:
         there = aside / f"{tenant}-{label}-{len(list(aside.iterdir()))}"
         (self.folder / "t" / tenant).rename(there)
         return there
+
+    def aside(self) -> list[AsideVolume]:
+        folder = self.folder / "aside"
+        there = sorted(folder.iterdir()) if folder.is_dir() else []
+        return [AsideVolume(p.name.split("-")[0], p, p.stat().st_ctime, 0) for p in there]
+
+    def drop_aside(self, path: Path) -> None:
+        shutil.rmtree(path)
 
     def discard(self, tenant: str) -> None:
         self.before("discard")

@@ -230,3 +230,28 @@ def test_a_volume_that_a_full_disk_has_stopped_comes_back(state: Path, tmp_path:
     finally:
         DiskVolumes(disk).detach()
         subprocess.run(["umount", "--lazy", disk], check=False)
+
+
+def test_what_was_set_aside_is_found_with_its_time_and_size_and_can_go(state: Path) -> None:
+    made = DiskVolumes(state, now=lambda: 1234.5)
+    assert made.aside() == []
+    volume = made.ensure("a-tenant", UID, 16 * MIB)
+    (volume.data / "app.db").write_bytes(b"x" * MIB)
+    path = made.set_aside("a-tenant", "e00000001")
+    (found,) = made.aside()
+    assert (found.tenant, found.path, found.at) == ("a-tenant", path, 1234.5)
+    assert found.size_bytes > 0
+    with pytest.raises(RuntimeFailed, match="not set aside here"):
+        made.drop_aside(state / "t")
+    made.drop_aside(path)
+    made.drop_aside(path)
+    assert made.aside() == []
+
+
+def test_a_volume_aside_without_a_note_counts_from_when_it_was_moved(state: Path) -> None:
+    made = DiskVolumes(state)
+    made.ensure("a-tenant", UID, 16 * MIB)
+    path = made.set_aside("a-tenant", "unknown")
+    (path / volumes.NOTE).unlink()
+    (found,) = made.aside()
+    assert (found.tenant, found.at) == ("a-tenant", path.stat().st_ctime)

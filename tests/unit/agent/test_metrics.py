@@ -26,6 +26,11 @@ CONTRACT = {
 MORE = {
     "fleet_tenant_replication_behind": ("gauge", {"tenant"}),
     "fleet_tenant_disk_limit_bytes": ("gauge", {"tenant"}),
+    "fleet_tenant_orphaned_transactions": ("gauge", {"tenant"}),
+    "fleet_aside_volumes": ("gauge", set()),
+    "fleet_aside_bytes": ("gauge", set()),
+    "fleet_collected_objects_total": ("counter", set()),
+    "fleet_collected_bytes_total": ("counter", set()),
     "fleet_state_disk_bytes": ("gauge", set()),
     "fleet_state_disk_free_bytes": ("gauge", set()),
     "fleet_bucket_request_duration_seconds": ("histogram", {"operation"}),
@@ -45,11 +50,12 @@ KNOWN = TenantSample(
     disk_limit_bytes=1 << 30,
     cpu_s=3.5,
     restarts={"worker": 2, "sidecar": 0},
+    orphaned=3,
 )
 
 
 def filled() -> NodeMetrics:
-    metrics = NodeMetrics(lambda: NodeSnapshot((KNOWN, TenantSample("beta", up=False)), -1.5, 1000, 10))
+    metrics = NodeMetrics(lambda: NodeSnapshot((KNOWN, TenantSample("beta", up=False)), -1.5, 1000, 10, 1, 4096))
     metrics.observe_fence("lease")
     metrics.observe_restore(1.5, 4096)
     metrics.observe_bucket_request("put", 0.01, None)

@@ -138,3 +138,19 @@ def test_a_fate_says_by_which_epoch() -> None:
     old, new = Holding(1, {"a.db": 0.0}, 500.0), Holding(2, {"a.db": 600.0}, 5000.0)
     found = garbage.judge([old, new], [claimed(2, 599.0, "a.db")], data_epoch=2, horizon=HORIZON)
     assert found[0] == Fate(1, goes=True, why="superseded", by=2)
+
+
+@pytest.mark.parametrize(
+    ("at", "settled", "said"),
+    [
+        (0.0, True, (True, "expired")),
+        (900.0, True, (True, "expired")),
+        (900.1, True, (False, "young")),
+        (0.0, False, (False, "unsettled")),
+        (1000.1, True, (False, "clock")),
+    ],
+)
+def test_a_volume_set_aside_expires_after_the_retention_if_nobody_may_need_it(
+    at: float, settled: bool, said: tuple[bool, str]
+) -> None:
+    assert garbage.expires(at, now=1000.0, retention_s=100.0, settled=settled) == said
