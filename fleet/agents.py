@@ -9,7 +9,17 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from fleet.errors import FleetError, NotFound, Unavailable
-from node.api import Assignment, NodeReport, Points, Problem, PurgeReport, PurgeRequest, TenantReport
+from node.api import (
+    Assignment,
+    GarbageReport,
+    GarbageRequest,
+    NodeReport,
+    Points,
+    Problem,
+    PurgeReport,
+    PurgeRequest,
+    TenantReport,
+)
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -58,6 +68,11 @@ class Agent:
         """Delete a tombstoned tenant's data, as much as the agent does at a time."""
         body = PurgeRequest(epoch=epoch).model_dump_json().encode()
         return await self._call("POST", f"/v1/purge/{tenant}", PurgeReport, body=body, timeout_s=PURGE_S)
+
+    async def collect(self, tenant: str, *, dry_run: bool) -> GarbageReport:
+        """Delete what of a tenant is garbage there, or say what would go."""
+        body = GarbageRequest(dry_run=dry_run).model_dump_json().encode()
+        return await self._call("POST", f"/v1/gc/{tenant}", GarbageReport, body=body, timeout_s=PURGE_S)
 
     async def logs(self, tenant: str, params: dict[str, str]) -> httpx.Response:
         """A tenant's log as an open stream: the caller iterates and closes it. No time limit between two lines."""

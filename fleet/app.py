@@ -50,12 +50,20 @@ log = structlog.get_logger("fleet")
 class Controller:
     """All parts of one controller over a store, and its tasks. `app` is what to serve; its lifespan runs the rest."""
 
-    def __init__(self, settings: Settings, store: Store, metrics: Metrics, every: Every | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        metrics: Metrics,
+        every: Every | None = None,
+        me: Me | None = None,
+    ) -> None:
+        """`me`: what the settings do not say of this controller's name and lease, None for the usual."""
         self.world = World()
         self.events = Events()
         self.bucket = Bucket(store)
         self.vault = Vault(self.bucket, settings.secrets_key)
-        self.leader = Leadership(_me(settings), self.bucket, self.events)
+        self.leader = Leadership(me or _me(settings), self.bucket, self.events)
         self.desk = Desk(self.world, self.bucket, self.vault, self.events, self.leader.poke)
         self.metrics = metrics
         self.observer = Observer(self.world, self.events, metrics, self.leader.acts)

@@ -11,7 +11,7 @@ import structlog
 
 from fleet.bucket import Bucket
 from fleet.core import leading
-from fleet.core.leading import ALERT_LOOK_S, ALERT_S, LOOK_S, Me, Seen
+from fleet.core.leading import ALERT_LOOK_S, ALERT_S, LOOKS, Me, Seen
 from fleet.events import Events
 from node.bucket import keys
 from node.bucket.cas import Held, new_nonce
@@ -28,11 +28,11 @@ class Leadership:
     """`acts` is this controller's answer. `on_change` is called when it changes, `on_poke` when another controller has
     changed what should be."""
 
-    def __init__(self, me: Me, bucket: Bucket, events: Events, *, look_s: float = LOOK_S) -> None:
+    def __init__(self, me: Me, bucket: Bucket, events: Events) -> None:
         self.me = me
         self._bucket = bucket
         self._events = events
-        self._look_s = look_s
+        self._look_s = me.ttl_s / LOOKS
         self._seen: Seen | None = None
         self._mine: Held[Leader] | None = None
         self._until = 0.0

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from fleet.api import apps, details, fleetwide, nodes, tenants
+from fleet.api import apps, details, fleetwide, garbage, nodes, tenants
 from fleet.api.gate import OPEN_PATHS, Gate
 from fleet.api.parts import Parts
 from fleet.api.problems import install
@@ -24,7 +24,7 @@ def build(parts: Parts, lifespan: Callable[[FastAPI], AbstractAsyncContextManage
         title="fleet", version=VERSION, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan
     )
     app.state.parts = parts
-    for router in (tenants.router, details.router, apps.router, nodes.router, fleetwide.router):
+    for router in (tenants.router, details.router, garbage.router, apps.router, nodes.router, fleetwide.router):
         app.include_router(router)
     install(app)
     app.add_middleware(Gate, tokens=parts.tokens, readonly=parts.readonly)

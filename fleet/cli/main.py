@@ -33,6 +33,7 @@ COMMANDS = {
     "events": "stream",
     "points": "restore",
     "restore": "restore",
+    "gc": "garbage",
     "run": "runs",
     "runs": "runs",
     "history": "runs",

@@ -12,8 +12,8 @@ from typing import Literal
 from node.bucket.records import Leader
 
 TTL_S = 15.0
-# The leader renews, and the others look, this often.
-LOOK_S = 5.0
+# The leader renews, and the others look, so often in one ttl.
+LOOKS = 3
 # While others write through their own API, the leader looks for their word this often, for so long after the last one.
 ALERT_LOOK_S = 1.0
 ALERT_S = 600.0
@@ -27,6 +27,7 @@ class Me:
 
     name: str
     url: str
+    ttl_s: float = TTL_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,8 @@ def judge(
 def taken(me: Me, before: Leader | None, *, nonce: str) -> Leader:
     """The record with this controller leading, or going on to lead."""
     if before is None:
-        return Leader(nonce=nonce, controller=me.name, seq=1, ttl_s=TTL_S, url=me.url)
-    mine = {"controller": me.name, "url": me.url, "ttl_s": TTL_S, "released": False}
+        return Leader(nonce=nonce, controller=me.name, seq=1, ttl_s=me.ttl_s, url=me.url)
+    mine = {"controller": me.name, "url": me.url, "ttl_s": me.ttl_s, "released": False}
     return before.model_copy(update={**mine, "seq": before.seq + 1, "nonce": nonce})
 
 

@@ -23,6 +23,10 @@ TOKEN, READER = "secret", "reader"
 SPEC = {"image": "server:1", "databases": ["app.db"]}
 
 
+QUICK_LOOKS = Every(soon_s=0.1, leases_s=0.2, specs_s=0.2, owners_s=0.2, standby_s=0.2)
+QUICK_LEASE = {"ttl_s": 1.5, "margin_s": 0.5}
+
+
 class Served:
     """An ASGI app on a thread of its own, with its own event loop."""
 
@@ -103,13 +107,8 @@ class Fleet:
         agent.served.call(agent.close)
         agent.served.stop()
 
-    def start(self):
-        self.controller = Controller(
-            self.settings,
-            self.store,
-            Metrics(),
-            Every(soon_s=0.1, leases_s=0.2, specs_s=0.2, owners_s=0.2, standby_s=0.2),
-        )
+    def start(self, me=None, every=QUICK_LOOKS, store=None):
+        self.controller = Controller(self.settings, store or self.store, Metrics(), every, me)
         self.served = Served(self.controller.app).start()
         headers = {"Authorization": f"Bearer {TOKEN}"}
         self.client = httpx.Client(base_url=self.served.url, headers=headers, timeout=30, trust_env=False)
@@ -135,6 +134,10 @@ class Fleet:
         body = {"spec": {**SPEC, **changes}, **({"secrets": secrets} if secrets else {})}
         return self.client.put(f"/v1/tenants/{tenant}", params={"wait": wait}, json=body)
 
+    def states(self):
+        """The machines' states, by name of the machine."""
+        return [node["state"] for node in self.client.get("/v1/nodes").json()["nodes"]]
+
     def get(self, tenant):
         return self.client.get(f"/v1/tenants/{tenant}").json()
 
@@ -158,4 +161,14 @@ def fleet(bare):
     bare.join("n1")
     bare.start()
     bare.until(lambda: bare.client.get("/v1/nodes").json()["nodes"][0]["state"] == "ready")
+    return bare
+
+
+@pytest.fixture
+def pair(bare):
+    """Two machines that renew quickly, and a controller."""
+    for node in ("n1", "n2"):
+        bare.join(node, **QUICK_LEASE)
+    bare.start()
+    bare.until(lambda: bare.states() == ["ready", "ready"])
     return bare

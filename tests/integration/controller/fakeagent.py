@@ -39,6 +39,7 @@ class FakeAgent:
         self.bad_images: set[str] = set()
         self.reports: dict[str, TenantReport] = {}
         self.assigned: list[Assignment] = []
+        self.wants: dict[str, str] = {}
         self.purged: list[str] = []
         self._changed = asyncio.Event()
         self.closing = False
@@ -92,6 +93,7 @@ class FakeAgent:
         """Lose what it was told."""
         self.reports.clear()
         self.assigned.clear()
+        self.wants.clear()
         self.version += 1
         self._changed.set()
         self._changed = asyncio.Event()
@@ -188,11 +190,14 @@ class FakeAgent:
                 await asyncio.sleep(3600)
             if behaviour == "refuse":
                 raise HTTPException(409, "refused")
+            before = self.wants.get(tenant)
             self.assigned.append(want)
+            self.wants[tenant] = want.want
             if tenant not in self.reports:
                 self.report(tenant)
             known = self.reports[tenant]
-            if known.observed_generation < want.generation or known.state not in ("running", "released", "purged"):
+            settled = known.observed_generation >= want.generation and known.state in ("running", "released", "purged")
+            if not settled or before != want.want:
                 old = self._tasks.get(tenant)
 
                 async def after():

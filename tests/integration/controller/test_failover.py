@@ -7,20 +7,9 @@ import time
 import pytest
 
 from node.bucket import cas, keys
-from node.bucket.errors import Conflict
+from node.bucket.errors import Ambiguous, Conflict
 from node.bucket.records import Lease, Owner
-
-QUICK = {"ttl_s": 1.5, "margin_s": 0.5}
-
-
-@pytest.fixture
-def pair(bare):
-    """Two machines that renew, and a controller."""
-    for node in ("n1", "n2"):
-        bare.join(node, **QUICK)
-    bare.start()
-    bare.until(lambda: [n["state"] for n in bare.client.get("/v1/nodes").json()["nodes"]] == ["ready", "ready"])
-    return bare
+from tests.integration.controller.conftest import QUICK_LEASE
 
 
 def lease(fleet, node):
@@ -55,8 +44,8 @@ def test_a_machine_whose_agent_is_away_but_which_renews_is_not_dead(pair):
     agent.closing = True
     agent.served.call(agent._changed.set)
     agent.served.stop()
-    pair.until(lambda: pair.client.get("/v1/nodes").json()["nodes"][0]["state"] == "unreachable")
-    until = time.monotonic() + 2 * (QUICK["ttl_s"] + QUICK["margin_s"])
+    pair.until(lambda: pair.states()[0] == "unreachable")
+    until = time.monotonic() + 2 * sum(QUICK_LEASE.values())
     while time.monotonic() < until:
         assert lease(pair, "n1").state == "active"
         time.sleep(0.1)
@@ -68,10 +57,57 @@ def test_a_machine_whose_agent_is_away_but_which_renews_is_not_dead(pair):
 def test_a_machine_that_comes_back_is_used_again(pair):
     zombie = pair.agents["n1"]
     zombie.silent.set()
-    pair.until(lambda: pair.client.get("/v1/nodes").json()["nodes"][0]["state"] == "gone")
+    pair.until(lambda: pair.states()[0] == "gone")
     zombie.silent.clear()
     zombie.join(zombie.url)
-    pair.until(lambda: pair.client.get("/v1/nodes").json()["nodes"][0]["state"] == "ready")
+    pair.until(lambda: pair.states()[0] == "ready")
     zombie.silent.set()
-    pair.until(lambda: pair.client.get("/v1/nodes").json()["nodes"][0]["state"] == "gone")
+    pair.until(lambda: pair.states()[0] == "gone")
     assert lease(pair, "n1").session == 2
+
+
+class LosesAnswers:
+    """A store that applies the first end of a session and answers that it does not know."""
+
+    def __init__(self, inner):
+        self._inner, self.lost = inner, 0
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    def replace(self, key, body, etag):
+        answer = self._inner.replace(key, body, etag)
+        if key == keys.node("n1") and b'"state":"gone"' in body and not self.lost:
+            self.lost += 1
+            raise Ambiguous("the answer was lost", key=key)
+        return answer
+
+
+def test_an_end_whose_answer_is_lost_is_repeated_until_it_is_known(bare):
+    for node in ("n1", "n2"):
+        bare.join(node, **QUICK_LEASE)
+    flaky = LosesAnswers(bare.store)
+    bare.start(store=flaky)
+    bare.until(lambda: bare.states() == ["ready", "ready"])
+    bare.up("acme")
+    bare.agents["n1"].silent.set()
+    bare.until(lambda: bare.get("acme")["node"] == "n2")
+    assert flaky.lost == 1
+    said = [e for e in bare.controller.events.recent(1000) if e.reason == "lease_expired" and e.kind == "node"]
+    assert len(said) == 1
+
+
+@pytest.mark.store
+def test_on_a_real_store_the_renewal_of_whom_was_given_up_is_refused(minio, bare):
+    bare.store = minio.store(minio.new_bucket())
+    for node in ("n1", "n2"):
+        bare.join(node, **QUICK_LEASE)
+    bare.start()
+    bare.until(lambda: bare.states() == ["ready", "ready"])
+    bare.up("acme")
+    zombie = bare.agents["n1"]
+    zombie.silent.set()
+    bare.until(lambda: bare.get("acme")["node"] == "n2")
+    with pytest.raises(Conflict):
+        zombie.renew()
+    assert cas.read(bare.store, keys.owner("acme"), Owner).record.epoch == 2
