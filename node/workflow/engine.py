@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Final
 
+from node.workflow.codec import Codec
 from node.workflow.define import Workflow
 from node.workflow.errors import (
     AlreadyServed,
@@ -67,6 +68,7 @@ class Engine:
     queues          made, or given these limits, when it is opened; those that the file has beside them stay.
     schedules       the same.
     retention       how long runs are kept that have ended; for ever without it.
+    codec           encodes values on their way into the file, and back (`codec.Codec`): encryption, say.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Engine:
         queues: Iterable[Queue] = (),
         schedules: Iterable[Schedule] = (),
         retention: Sequence[Keep] = (),
+        codec: Codec | None = None,
     ) -> None:
         self._path = path
         self._definitions = _by_name(definitions)
@@ -103,6 +106,7 @@ class Engine:
             max_activities=max_activities,
             threads=threads,
             keep_idle=keep_idle,
+            codec=codec,
         )
         self._declared = (tuple(queues), tuple(schedules))
         self._starts = Starts(self._executive, self._definitions, self._confirmed, self.terminate)

@@ -190,6 +190,19 @@ class LogDamaged(WorkflowError):
         self.seq = seq
 
 
+class Undecodable(LogDamaged):
+    """A value of the log was written with another codec than the one that is given."""
+
+    def __init__(self, run_id: str, seq: int, problem: str) -> None:
+        WorkflowError.__init__(
+            self,
+            f"run {run_id!r}: a value of event {seq} can't be decoded: {problem}; "
+            "start with the codec and the key that it was written with, and the run goes on",
+        )
+        self.run_id = run_id
+        self.seq = seq
+
+
 class ForeignAwait(WorkflowError):
     """Workflow code awaited something that is not recorded, such as `asyncio.sleep`."""
 

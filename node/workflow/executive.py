@@ -18,6 +18,7 @@ import apsw
 
 from node.workflow.admission import Admission
 from node.workflow.alarm import Alarm
+from node.workflow.codec import Codec
 from node.workflow.define import Workflow
 from node.workflow.ends import Ends
 from node.workflow.errors import LogDamaged, NoSuchRun, NotOpen, NotRecorded, RunClosed, UnknownWorkflow
@@ -57,10 +58,11 @@ class Executive:
         max_activities: int,
         threads: int,
         keep_idle: int,
+        codec: Codec | None,
     ) -> None:
         self.stats = Stats()
         self.accepting = False
-        self.writer = Writer(path, synchronous, checkpoint, self._acknowledged)
+        self.writer = Writer(path, synchronous, checkpoint, self._acknowledged, codec)
         self.gate = Gate(durable, lambda: self.writer.commits, self.stats)
         self.ends = Ends(self.gate)
         self._effects = Gate(effects_durable or durable, lambda: self._pool.marks, self.stats)
@@ -76,6 +78,7 @@ class Executive:
         self._alarm = Alarm(self._fire_timers, self.now_ms)
         self._path = path
         self._checkpoint = checkpoint
+        self.codec = codec
         self._definitions = definitions
         self._clock = clock
         self._keep_idle = keep_idle
@@ -95,7 +98,7 @@ class Executive:
         """Open the file and go on with every run that has an activity to run, or that was blocked."""
         self._loop = asyncio.get_running_loop()
         self.writer.open()
-        self._store = Store(self._path, self._checkpoint)
+        self._store = Store(self._path, self._checkpoint, self.codec)
         self.accepting = True
         self.stats.runs = self._store.counts()
         self.gate.when(0, lambda: None)  # ends that the file has already are told once it is confirmed

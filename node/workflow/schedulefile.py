@@ -6,10 +6,11 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import apsw
 
+from node.workflow.codec import Codec, Unreadable, seal, unseal
 from node.workflow.errors import InvalidInput
 from node.workflow.payload import encode
 from node.workflow.schedule import Schedule
@@ -43,14 +44,19 @@ class Row:
     forgotten: int
 
 
-def rows(store: Store) -> list[Row]:
+def rows(store: Store, codec: Codec | None) -> list[Row]:
     """Every schedule that can be read."""
     found: list[Row] = []
     sql = "SELECT id, input, spec, paused, looked_at, next_at, note, forgotten FROM schedules"
     for name, input_text, spec, paused, *where in store.rows(sql):
         try:
-            schedule = Schedule(name, input=json.loads(input_text), **json.loads(spec))
-        except (InvalidInput, TypeError, ValueError) as error:  # a time zone that this machine does not know, say
+            schedule = Schedule(name, input=json.loads(unseal(codec, input_text)), **json.loads(spec))
+        except (
+            InvalidInput,
+            Unreadable,
+            TypeError,
+            ValueError,
+        ) as error:  # a time zone that this machine does not know, say
             log.error("schedule %s can't be read and stands still: %s", name, error)
             continue
         found.append(Row(schedule, bool(paused), *where))
@@ -83,12 +89,13 @@ def open_runs(store: Store, name: str) -> list[str]:
 Do: TypeAlias = Callable[[apsw.Connection], None]
 
 
-def put(row: Row, now_ms: int) -> Do:
+def put(row: Row, now_ms: int, codec: Codec | None) -> Do:
     """Write a schedule whole."""
     schedule = row.schedule
+    input_text = seal(codec, encode(schedule.input))
     values = (
-        schedule.id, schedule.spec(), encode(schedule.input), row.paused, row.looked_at, row.next_at, row.note,
-        row.forgotten, now_ms, now_ms,
+        schedule.id, schedule.spec(), input_text, row.paused, row.looked_at, row.next_at, row.note, row.forgotten,
+        now_ms, now_ms,
     )  # fmt: skip  # the columns in order
 
     def do(db: apsw.Connection) -> None:
@@ -128,12 +135,12 @@ def decide(row: Row, now_ms: int) -> Callable[[apsw.Connection], int]:
     name = row.schedule.id
 
     def do(db: apsw.Connection) -> int:
-        gone = db.execute(
+        gone: list[Any] = db.execute(
             "DELETE FROM firings WHERE schedule = ? AND outcome <> 'buffered' AND at <= (SELECT at FROM firings"
             " WHERE schedule = ? AND outcome <> 'buffered' ORDER BY at DESC LIMIT 1 OFFSET ?) RETURNING at",
             (name, name, KEPT_FIRINGS),
         ).fetchall()
-        forgotten = max([row.forgotten, *(at for (at,) in gone)])
+        forgotten: int = max([row.forgotten, *(at for (at,) in gone)])
         db.execute(
             "UPDATE schedules SET looked_at = ?, next_at = ?, note = ?, forgotten = ?, updated_at = ? WHERE id = ?",
             (row.looked_at, row.next_at, row.note, forgotten, now_ms, name),

@@ -60,7 +60,7 @@ class Schedules:
 
     async def open(self, declared: Iterable[Schedule]) -> None:
         """Take up the schedules of the file and those that the code declares."""
-        self._rows = {row.schedule.id: row for row in file.rows(self._executive.store)}
+        self._rows = {row.schedule.id: row for row in file.rows(self._executive.store, self._executive.codec)}
         for schedule in declared:
             await self.put(schedule)
         self._touched.update(self._rows)
@@ -248,7 +248,9 @@ class Schedules:
     async def _replace(self, row: Row) -> None:
         if not row.paused:
             row.next_at = due(row.schedule, row.looked_at, row.looked_at, lambda _: False).next_at
-        await self._executive.write(file.put(row, self._executive.now_ms()), f"schedule {row.schedule.id}")
+        await self._executive.write(
+            file.put(row, self._executive.now_ms(), self._executive.codec), f"schedule {row.schedule.id}"
+        )
         self._rows[row.schedule.id] = row
         self._plan(row)
 

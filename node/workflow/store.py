@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from node.workflow.errors import InvalidInput, LogDamaged
+from node.workflow.codec import MARK, Codec, Unreadable, is_sealed, readable, unseal, unseal_facts
+from node.workflow.errors import InvalidInput, LogDamaged, Undecodable
 from node.workflow.events import ENDS, Event, payload_reference, with_payload
 from node.workflow.heartbeat import Heartbeat
 from node.workflow.letters import Letter, read
+from node.workflow.payload import encode
 from node.workflow.queue import PLACES_A_POINT, Queue, Usage, Waiting
 from node.workflow.run import STATES, Run, RunFacts, RunRow, State
 from node.workflow.search import Search
 from node.workflow.sqlite import connect
+
+log = logging.getLogger(__name__)
 
 _FACTS = tuple(f.name for f in fields(RunFacts))
 _COLUMNS = (
@@ -27,8 +33,9 @@ _COLUMNS = (
 class Store:
     """A reader of one log."""
 
-    def __init__(self, path: Path, checkpoint: bool = False) -> None:
+    def __init__(self, path: Path, checkpoint: bool = False, codec: Codec | None = None) -> None:
         self._db = connect(path, checkpoint=checkpoint, query_only=True)
+        self._codec = codec
 
     def rows(self, sql: str, *values: Any) -> list[Any]:
         """What a query finds. Every row at once: a statement left half-read would hold the WAL."""
@@ -41,7 +48,7 @@ class Store:
     def row(self, run_id: str) -> RunRow | None:
         """The current state of a run."""
         found = self.rows(f"SELECT {_COLUMNS} FROM workflows WHERE id = ?", run_id)  # noqa: S608 - a constant
-        return _row(found[0]) if found else None
+        return self._row(found[0]) if found else None
 
     def events(self, run_id: str, after: int = 0, limit: int = -1) -> list[Event]:
         """A run's log in order, payloads put back: what follows event `after`, at most `limit` (-1: all).
@@ -57,18 +64,23 @@ class Store:
         return [self._event(run_id, *row) for row in rows]
 
     def run(self, row: RunRow) -> Run:
-        """A run with its input and result. Raises LogDamaged."""
+        """A run with its input and result; one that can't be decoded says so in its `error`. Raises LogDamaged."""
         sql = "SELECT seq, at, kind, body FROM log WHERE workflow = ? AND seq IN (1, ?) ORDER BY seq"
         ends = self.rows(sql, row.id, row.last_seq)
-        first, last = self._event(row.id, *ends[0]), self._event(row.id, *ends[-1])
+        error = readable(self._codec, row.error) if row.error else None
+        try:
+            first, last = self._event(row.id, *ends[0]), self._event(row.id, *ends[-1])
+        except Undecodable as undecodable:
+            first, last = (Event(seq, at, kind, {"input": None}) for seq, at, kind, _ in (ends[0], ends[-1]))
+            error = json.dumps({"type": "Undecodable", "message": str(undecodable)})
         return Run(
             id=row.id,
             workflow=row.name,
             state=row.state,
             input=first.body["input"],
             result=last.body.get("result") if last.kind in ENDS else None,
-            error=json.loads(row.error) if row.error else None,
-            user_state=json.loads(row.user_state) if row.user_state else None,
+            error=json.loads(error) if error else None,
+            user_state=json.loads(readable(self._codec, row.user_state)) if row.user_state else None,
             waits=tuple(json.loads(row.waits)),
             created_at=row.created_at / 1000,
             updated_at=row.updated_at / 1000,
@@ -95,7 +107,7 @@ class Store:
             values.extend(_parse_cursor(cursor))
         wanted = " AND ".join(where) or "TRUE"
         sql = f"SELECT {_COLUMNS} FROM workflows WHERE {wanted} ORDER BY created_at DESC, id DESC LIMIT ?"  # noqa: S608 - constants
-        rows = [_row(r) for r in self.rows(sql, *values, limit + 1)]
+        rows = [self._row(r) for r in self.rows(sql, *values, limit + 1)]
         more = len(rows) > limit
         rows = rows[:limit]
         return rows, f"{rows[-1].created_at}.{rows[-1].id}" if more else None
@@ -131,7 +143,14 @@ class Store:
 
     def letters(self) -> list[Letter]:
         """What runs have for each other and is not recorded at its target yet, in order for each sender."""
-        return [read(row) for row in self.rows("SELECT * FROM letters ORDER BY sender, seq")]
+        found: list[Letter] = []
+        for *where, body, payload in self.rows("SELECT * FROM letters ORDER BY sender, seq"):
+            try:
+                facts = unseal_facts(self._codec, json.loads(body))
+                found.append(read((*where, encode(facts), payload and unseal(self._codec, payload))))
+            except Unreadable as error:
+                log.error("what run %s has for run %s waits: it can't be decoded: %s", where[0], where[2], error)
+        return found
 
     def is_coming(self, run_id: str) -> bool:
         """Whether a letter that starts this run is not delivered yet."""
@@ -153,7 +172,7 @@ class Store:
     def heartbeats(self, run_id: str) -> dict[int, Heartbeat]:
         """The newest heartbeat of each step of a run that has one."""
         rows = self.rows("SELECT id, attempt, at, details FROM heartbeats WHERE workflow = ?", run_id)
-        return {step: Heartbeat(*values) for step, *values in rows}
+        return {step: Heartbeat(attempt, at, readable(self._codec, text)) for step, attempt, at, text in rows}
 
     def signal_seq(self, run_id: str, signal_id: str) -> int | None:
         """The event of a signal that was sent with this id."""
@@ -217,21 +236,30 @@ class Store:
             )
         )
 
+    def _row(self, columns: Sequence[Any]) -> RunRow:
+        values: list[Any] = [*columns[:11], RunFacts(*columns[11:])]
+        for index in (7, 8):  # user_state and error; what can't be decoded stays as it is
+            if values[index] is not None and is_sealed(values[index]):
+                with contextlib.suppress(Unreadable):
+                    values[index] = unseal(self._codec, values[index])
+        return RunRow(*values)
+
     def _event(self, run_id: str, seq: int, at: int, kind: str, body: str) -> Event:
         try:
             facts = dict(json.loads(body))
+            sealed = MARK in body
             reference = payload_reference(kind, facts)
             if reference is not None:
                 text = self.rows("SELECT body FROM payloads WHERE hash = ?", reference)[0][0]
                 facts = with_payload(kind, facts, json.loads(text))
+                sealed = sealed or is_sealed(text)
+            if sealed:
+                facts = unseal_facts(self._codec, facts)
         except (ValueError, TypeError, LookupError) as error:
             raise LogDamaged(run_id, seq, repr(error)) from None
+        except Unreadable as error:
+            raise Undecodable(run_id, seq, str(error)) from None
         return Event(seq, at, kind, facts)
-
-
-def _row(columns: Sequence[Any]) -> RunRow:
-    values: list[Any] = [*columns[:11], RunFacts(*columns[11:])]
-    return RunRow(*values)
 
 
 def without_end(events: Iterable[Event]) -> list[Event]:

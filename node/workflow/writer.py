@@ -6,7 +6,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -14,7 +14,8 @@ from typing import Any, Final, TypeAlias
 import apsw
 
 from node.workflow.archive import archive
-from node.workflow.letters import Letter, LetterKey
+from node.workflow.codec import Codec, seal, seal_body, seal_payload
+from node.workflow.letters import Letter, LetterKey, LetterRow
 from node.workflow.run import RunFacts, RunRow
 from node.workflow.sqlite import Synchronous, connect, migrate
 
@@ -43,6 +44,11 @@ class Append:
     letters_gone: Sequence[LetterKey] = ()
     heartbeats_set: Sequence[tuple[str, int, int, int, str]] = ()
     heartbeats_gone: Sequence[tuple[str, int]] = ()
+    sealed_letters: Sequence[LetterRow] | None = None
+
+    def letter_rows(self) -> Sequence[LetterRow]:
+        """The letters as the file keeps them."""
+        return [letter.row() for letter in self.letters] if self.sealed_letters is None else self.sealed_letters
 
 
 @dataclass(slots=True)
@@ -75,11 +81,19 @@ class _Stop:
 class Writer:
     """Owns the writing connection. `acknowledge` is called on the writer's thread, once for each commit."""
 
-    def __init__(self, path: Path, synchronous: Synchronous, checkpoint: bool, acknowledge: Acknowledge) -> None:
+    def __init__(
+        self,
+        path: Path,
+        synchronous: Synchronous,
+        checkpoint: bool,
+        acknowledge: Acknowledge,
+        codec: Codec | None = None,
+    ) -> None:
         self._path = path
         self._synchronous = synchronous
         self._checkpoint = checkpoint
         self._acknowledge = acknowledge
+        self._codec = codec
         self._queue: queue.SimpleQueue[Append | Task | _Stop] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._db: apsw.Connection | None = None
@@ -132,7 +146,7 @@ class Writer:
 
     def _write(self, db: apsw.Connection, batch: list[Append | Task]) -> list[Written]:
         try:
-            _commit(db, batch)
+            _commit(db, batch, self._codec)
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live and the append be answered
             if len(batch) == 1:
                 return [Written(batch[0], 0, 1, error)]
@@ -141,10 +155,11 @@ class Writer:
         return [Written(append, self.commits, len(batch)) for append in batch]
 
 
-def _commit(db: apsw.Connection, batch: list[Append | Task]) -> None:
+def _commit(db: apsw.Connection, batch: list[Append | Task], codec: Codec | None) -> None:
     db.execute("BEGIN IMMEDIATE")
     try:
-        _statements(db, [item for item in batch if isinstance(item, Append)])
+        appends = [item for item in batch if isinstance(item, Append)]
+        _statements(db, appends if codec is None else [_sealed(codec, append) for append in appends])
         for item in batch:
             if isinstance(item, Task):
                 item.result = item.do(db)
@@ -153,6 +168,28 @@ def _commit(db: apsw.Connection, batch: list[Append | Task]) -> None:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+def _sealed(codec: Codec, append: Append) -> Append:
+    """The same with every value of the user's encoded. Raises what the codec raises."""
+    payloads = [seal_payload(codec, hashed, text) for hashed, text in append.payloads]
+    hashes = {before: after for (before, _), (after, _) in zip(append.payloads, payloads, strict=True)}
+    run = append.run
+    return replace(
+        append,
+        run=replace(
+            run,
+            user_state=seal(codec, run.user_state) if run.user_state else None,
+            error=seal(codec, run.error) if run.error else None,
+        ),
+        log=[(run_id, seq, at, kind, seal_body(codec, body, hashes)) for run_id, seq, at, kind, body in append.log],
+        payloads=payloads,
+        heartbeats_set=[(*beat[:4], seal(codec, beat[4])) for beat in append.heartbeats_set],
+        sealed_letters=[
+            (*letter[:4], seal_body(codec, letter[4], {}), letter[5] and seal(codec, letter[5]))
+            for letter in append.letter_rows()
+        ],
+    )
 
 
 _FACTS: Final = tuple(f.name for f in fields(RunFacts))
@@ -206,7 +243,7 @@ def _statements(db: apsw.Connection, batch: list[Append]) -> None:
         ("DELETE FROM heartbeats WHERE workflow = ? AND id = ?", [r for a in batch for r in a.heartbeats_gone]),
         ("INSERT OR REPLACE INTO heartbeats VALUES (?, ?, ?, ?, ?)", [r for a in batch for r in a.heartbeats_set]),
         (_LETTER_GONE, [r for a in batch for r in a.letters_gone]),
-        ("INSERT INTO letters VALUES (?, ?, ?, ?, ?, ?)", [r.row() for a in batch for r in a.letters]),
+        ("INSERT INTO letters VALUES (?, ?, ?, ?, ?, ?)", [r for a in batch for r in a.letter_rows()]),
     ):
         if rows:
             db.executemany(sql, rows)

@@ -25,6 +25,7 @@ ALL = {
     errors.RunNotFinished("r1"): (409, 1, True, "wait"),
     errors.Mismatch("r1", 3, "A", "B"): (500, 1, False, "start code that fits"),
     errors.LogDamaged("r1", 3, "x"): (500, 1, False, "restore the file"),
+    errors.Undecodable("r1", 3, "x"): (500, 1, False, "the codec and the key"),
     errors.ForeignAwait("r1", "X", "f.py:3"): (500, 1, False, "f.py:3"),
     errors.ActivityFailed("charge", "E", "m", 3): (500, 1, False, "after 3 attempt"),
     errors.ChildFailed("w", "c-1", "failed", "E", "m"): (500, 1, False, "'c-1'"),
