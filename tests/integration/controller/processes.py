@@ -22,8 +22,9 @@ class Processes:
     def __init__(self, minio: StoreServer, folder: Path):
         self.bucket = minio.new_bucket()
         self.minio = minio
-        self.port, self.agent_port = free_ports(2)
-        env = {
+        self.port, self.agent_port, self.second_port = free_ports(3)
+        self.folder = folder
+        self.environment = env = {
             **minio.environment(self.bucket),
             "FLEET_TOKEN": TOKEN,
             "FLEET_SECRETS_KEY": Fernet.generate_key().decode(),
@@ -51,6 +52,24 @@ class Processes:
 
     def start_controller(self):
         self.controller.start(answers(self.port, "/readyz", 200))
+
+    @contextlib.contextmanager
+    def second(self):
+        """One more controller: its port and a client of it."""
+        port = self.second_port
+        process = Process(
+            [sys.executable, "-m", "fleet.app"],
+            log=self.folder / "second.log",
+            environment={**self.environment, "FLEET_CONTROLLER_LISTEN": f"127.0.0.1:{port}"},
+            cwd=self.folder,
+        )
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30, trust_env=False) as client:
+            try:
+                process.start(answers(port, "/readyz", 200))
+                yield port, client
+            finally:
+                process.kill()
 
     def until_ready(self):
         def ready():
