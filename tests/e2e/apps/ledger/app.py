@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import http.client
+import json
 import os
+import socket
 import sys
+import threading
 
 import apsw
 from starlette.requests import Request
@@ -16,10 +21,28 @@ from node.workflow import open_database
 
 BURN = "import time\nend = time.time() + 8\nwhile time.time() < end: pass"
 LINE = "x" * 199 + "\n"
+HIGHEST = """
+SELECT substr(id, 1, instr(id, '.') - 1), max(CAST(substr(id, instr(id, '.') + 1) AS INTEGER))
+FROM rows WHERE instr(id, '.') > 0 GROUP BY 1
+"""
 
 db = open_database("rows.db")
 # No unique key: a row that came twice would be seen twice.
 db.execute("CREATE TABLE IF NOT EXISTS rows (n INTEGER PRIMARY KEY, id TEXT NOT NULL, filling BLOB)")
+
+
+if lives_s := os.environ.get("LEDGER_LIVES_S"):  # it crashes again and again
+    threading.Timer(float(lives_s), os._exit, [1]).start()
+
+
+@functools.cache
+def epoch() -> int:
+    """The epoch that this process writes for, as the node said when it was first asked."""
+    connection = http.client.HTTPConnection("node")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(os.environ["NODE_DOOR"])
+    connection.request("GET", "/identity")
+    return int(json.loads(connection.getresponse().read())["epoch"])
 
 
 async def post_row(request: Request) -> JSONResponse:
@@ -31,15 +54,21 @@ async def post_row(request: Request) -> JSONResponse:
     except (apsw.FullError, apsw.IOError, apsw.ReadOnlyError) as e:
         raise Problem(507, "no-space", f"not stored: {type(e).__name__}: {e}", retryable=True) from e
     if request.query_params.get("durable") == "no":
-        return JSONResponse({"id": ident}, 202)
+        return JSONResponse({"id": ident, "epoch": await asyncio.to_thread(epoch)}, 202)
     await durable()
-    return JSONResponse({"id": ident})
+    return JSONResponse({"id": ident, "epoch": await asyncio.to_thread(epoch)})
 
 
 async def get_rows(_: Request) -> JSONResponse:
     """`GET /rows`: how many there are, and their ids in order."""
     ids = [row[0] for row in db.execute("SELECT id FROM rows ORDER BY n")]
     return JSONResponse({"count": len(ids), "ids": ids})
+
+
+async def get_highest(_: Request) -> JSONResponse:
+    """`GET /highest`: of ids like `client.17` the highest number of each client."""
+    seen = dict(db.execute(HIGHEST))
+    return JSONResponse({"epoch": await asyncio.to_thread(epoch), "seen": seen})
 
 
 async def post_trouble(request: Request) -> JSONResponse:
@@ -79,5 +108,6 @@ def _flood(amount: int) -> None:
 routes = [
     Route("/rows", post_row, methods=["POST"]),
     Route("/rows", get_rows),
+    Route("/highest", get_highest),
     Route("/trouble", post_trouble, methods=["POST"]),
 ]
