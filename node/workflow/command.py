@@ -27,7 +27,7 @@ class Command:
 
     def draft(self) -> Draft:
         """The event this is recorded as."""
-        facts: dict[str, Any] = {} if self.kind in ENDS else {"id": self.id}
+        facts: dict[str, Any] = {} if self.kind in ENDS or self.kind is Kind.PATCHED else {"id": self.id}
         if self.name:
             facts["name"] = self.name
         if self.due_ms is not None:

@@ -5,14 +5,15 @@ Everything it offers is recorded, or derived from what is, so that a replay sees
 
 from __future__ import annotations
 
+import inspect
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar, overload
 
 from node.workflow.children import Child, OnParentClose, send_signal, start_child
 from node.workflow.define import Activity, Workflow
-from node.workflow.errors import InvalidDefinition
+from node.workflow.errors import ContinueAsNew, InvalidDefinition
 from node.workflow.events import Kind
 from node.workflow.groups import First, check_steps, gather, race, shield
 from node.workflow.payload import decoder, encode
@@ -160,13 +161,47 @@ class Context:
         """A UUID (version 4): the same on every replay."""
         return uuid.UUID(bytes=self._machine.draw()[:16], version=4)
 
+    def continue_as_new(self, input: Any = None) -> NoReturn:
+        """End this run and go on with a new one of the same id, whose history is empty. Raises NotStorable.
+
+        Signals that nobody has waited for go along, and so do the attributes. Children are treated as when a run
+        closes. The old run is kept under another id, `continued_to` of it being this one.
+        """
+        self._machine.writes()
+        raise ContinueAsNew(encode(input, "the next run's input"))
+
+    def patched(self, name: str) -> bool:
+        """Whether to run new code: True for runs that have not come here yet, False for those that have come past.
+
+        `if ctx.patched("charge-in-euro"): new else: old`: what a run got first it gets always.
+        """
+        return self._machine.patch(name, deprecated=False)
+
+    def deprecate_patch(self, name: str) -> None:
+        """In place of `patched`, when no run is left that needs the old code; once none is left that has not recorded
+        this either, the call can be removed.
+        """
+        self._machine.patch(name, deprecated=True)
+
+    def on_query(self, name: str, handler: Callable[..., Any]) -> None:
+        """Answer `Engine.query(run_id, name, …)` with `handler(…)`: a plain function that reads what the code knows.
+
+        Its arguments are read by their type hints; it must not use this context to change the run.
+        """
+        if inspect.iscoroutinefunction(handler):
+            raise InvalidDefinition(f"the handler of query {name} must be a plain function, not `async def`")
+        self._machine.writes()
+        self._machine.queries[name] = handler
+
     def set_state(self, value: Any) -> None:
         """Publish `value` as the run's state, for `Engine.get`: progress, say. Raises NotStorable."""
+        self._machine.writes()
         self._machine.user_state = encode(value, "the state")
 
     def set_attributes(self, **attributes: str | int | float | bool | None) -> None:
         """Change what the run can be found by, for `Engine.list`; None removes one. Raises InvalidInput."""
         check_attributes(attributes)
+        self._machine.writes()
         changed = {**self._machine.attributes, **attributes}
         self._machine.attributes = {name: value for name, value in changed.items() if value is not None}
 

@@ -191,6 +191,12 @@ def _hint_decoder(fn: Callable[..., Any], parameter: str, owner: str) -> Decoder
     return decoder(_hints(fn).get(parameter, Any), owner)
 
 
+def parameter_decoders(fn: Callable[..., Any], owner: str) -> tuple[Decoder, ...]:
+    """How each argument of a function is read from JSON, by its type hints. Raises InvalidDefinition."""
+    hints = _hints(fn)
+    return tuple(decoder(hints.get(name, Any), owner) for name in inspect.signature(fn).parameters)
+
+
 @overload
 def activity(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Activity[P, R]: ...
 @overload

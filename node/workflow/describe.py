@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sysconfig
 import traceback
-from typing import Final
+from typing import Any, Final
 
 ERROR_TEXT_CHARS: Final = 4096
 OWN_CODE: Final = __file__.removesuffix("describe.py")  # the library's own frames tell an author nothing
@@ -37,3 +37,13 @@ def _storable(text: str) -> str:
 def cut(text: str, length: int) -> str:
     """At most `length` characters of `text`; an ellipsis says that there was more."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def where(coro: Any) -> str:
+    """The innermost line of the author's own code in a coroutine that waits."""
+    found = "unknown place"
+    while (frame := getattr(coro, "cr_frame", None)) is not None:
+        if not frame.f_code.co_filename.startswith((OWN_CODE, STDLIB)):
+            found = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        coro = coro.cr_await
+    return found

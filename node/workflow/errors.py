@@ -245,6 +245,45 @@ class ChildFailed(WorkflowError):
         self.message = message
 
 
+class ContinuesForEver(WorkflowError):
+    """A run continued as new many times in a row without waiting for anything in between."""
+
+    def __init__(self, run_id: str, times: int) -> None:
+        super().__init__(
+            f"run {run_id!r} continued as new {times} times without waiting for anything; start code that waits"
+        )
+        self.run_id = run_id
+
+
+class NoSuchQuery(WorkflowError):
+    """The run's code has no handler for this query, or has not come to where it declares it."""
+
+    http_status = 404
+    exit_code = 2
+
+    def __init__(self, run_id: str, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"run {run_id!r} answers no query {name!r}; it answers: {', '.join(known) or 'none'}")
+        self.run_id = run_id
+        self.name = name
+
+
+class QueryFailed(WorkflowError):
+    """The handler of a query raised something."""
+
+    def __init__(self, run_id: str, name: str, problem: str) -> None:
+        super().__init__(f"query {name!r} to run {run_id!r} failed: {problem}; the run is as it was")
+        self.run_id = run_id
+        self.name = name
+
+
+class QueryWrites(WorkflowError):
+    """The handler of a query used the context to change the run. A query only reads."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"a query to run {run_id!r} used ctx to change the run: a query only reads; nothing was done")
+        self.run_id = run_id
+
+
 class WaitTimeout(WorkflowError, TimeoutError):
     """No signal came in time; raised in workflow code, at the `ctx.wait_signal` that waited."""
 
@@ -341,6 +380,14 @@ class Cancelled(BaseException):
 
 class AttemptOver(BaseException):
     """Raised by `heartbeat()` in a sync activity whose attempt is cancelled or past its time. Clean up, let it pass."""
+
+
+class ContinueAsNew(BaseException):
+    """Raised by `ctx.continue_as_new` through the workflow's code; `text` is the next run's input, JSON."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
 
 
 class Evicted(BaseException):

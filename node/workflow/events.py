@@ -29,6 +29,8 @@ class Kind(StrEnum):
     CANCEL_REQUESTED = "cancel_requested"
     ADMITTED = "admitted"
     TERMINATED = "terminated"
+    PAUSED = "paused"
+    RESUMED = "resumed"
     CHILD_COMPLETED = "child_completed"
     CHILD_FAILED = "child_failed"
 
@@ -38,9 +40,11 @@ class Kind(StrEnum):
     CHILD_STARTED = "child_started"
     SIGNAL_SENT = "signal_sent"
     CANCEL_SENT = "cancel_sent"
+    PATCHED = "patched"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    CONTINUED = "continued"
 
 
 INTENTS: Final = frozenset(
@@ -51,13 +55,15 @@ INTENTS: Final = frozenset(
         Kind.CHILD_STARTED,
         Kind.SIGNAL_SENT,
         Kind.CANCEL_SENT,
+        Kind.PATCHED,
         Kind.COMPLETED,
         Kind.FAILED,
         Kind.CANCELLED,
+        Kind.CONTINUED,
     }
 )
 RESULTS: Final = frozenset({Kind.ACTIVITY_COMPLETED, Kind.ACTIVITY_FAILED, Kind.ATTEMPT_FAILED})
-ENDS: Final = frozenset({Kind.COMPLETED, Kind.FAILED, Kind.CANCELLED, Kind.TERMINATED})
+ENDS: Final = frozenset({Kind.COMPLETED, Kind.FAILED, Kind.CANCELLED, Kind.TERMINATED, Kind.CONTINUED})
 
 PAYLOAD_KEY: Final[Mapping[str, str]] = {
     Kind.STARTED: "input",
@@ -68,6 +74,7 @@ PAYLOAD_KEY: Final[Mapping[str, str]] = {
     Kind.CHILD_COMPLETED: "result",
     Kind.SIGNAL_SENT: "payload",
     Kind.COMPLETED: "result",
+    Kind.CONTINUED: "input",
 }
 
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from node.workflow.errors import Cancelled, InvalidDefinition
+from node.workflow.errors import Cancelled, ContinueAsNew, InvalidDefinition
 from node.workflow.scheduler import Branch, Future, outermost
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ async def gather(machine: Machine, steps: Steps, limit: int | None, return_excep
                 results[index] = branch.error
             else:
                 raise branch.error
-    except (Exception, SystemExit, Cancelled) as failure:
+    except (Exception, SystemExit, Cancelled, ContinueAsNew) as failure:
         for _, step in waiting:
             step.close()
         await group.stop(failure)
@@ -72,7 +72,7 @@ async def race(machine: Machine, steps: Steps) -> First[Any]:
         index, branch = await group.next()
         if branch.error is not None:
             raise branch.error
-    except (Exception, SystemExit, Cancelled) as failure:
+    except (Exception, SystemExit, Cancelled, ContinueAsNew) as failure:
         await group.stop(failure)
         raise
     await group.stop(None)

@@ -8,31 +8,36 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
 from node.workflow.command import Command, Pending
 from node.workflow.context import Context
 from node.workflow.define import Activity, Workflow
-from node.workflow.describe import OWN_CODE, STDLIB, cut, describe_error
+from node.workflow.describe import cut, describe_error, where
 from node.workflow.errors import (
     ActivityFailed,
     Cancelled,
     ChildFailed,
+    ContinueAsNew,
     ForeignAwait,
     InvalidInput,
     Mismatch,
+    NoSuchQuery,
     NotStorable,
+    QueryWrites,
     WaitTimeout,
     WorkflowError,
 )
 from node.workflow.events import INTENTS, Draft, Event, Kind
 from node.workflow.payload import encode, short_digest
+from node.workflow.query import ask_handler
 from node.workflow.scheduler import Branch, Future, Scheduler
+from node.workflow.signals import Signals
 
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+PART: Final = 200  # events that are replayed at a time
 UNANSWERED: Final = frozenset({Kind.SIGNAL_SENT, Kind.CANCEL_SENT})
 
 
@@ -54,14 +59,20 @@ class Machine:
         self.queued: Event | None = None  # the start of a run that waits in a queue
         self.end: Command | None = None
         self.dropped = False
+        self.paused = False
+        self.replaying = False  # what is fed was followed by something before: the code has been here
+        self.loading = False  # what is fed comes from the log
+        self.reading = False  # a query runs: nothing may change
+        self.queries: dict[str, Callable[..., Any]] = {}
         self.cancelling = False
         self.seed = ""
         self._draws = 0
         self._ids = 0
         self._scopes = 0
+        self._patches: frozenset[str] = frozenset()  # in the log that is replayed
+        self._patched: dict[str, bool] = {}
         self._emitted: deque[Command] = deque()
-        self._signals: dict[str, deque[Any]] = {}
-        self._signal_waits: dict[str, deque[int]] = {}
+        self._signals = Signals()
         self._scheduler = Scheduler(self.abandon)
         self._root: Branch | None = None
 
@@ -80,10 +91,28 @@ class Machine:
             raise Mismatch(self.run_id, event.seq, event.kind, f"end: {self.end.describe()}")
         self.now_ms = event.at_ms
         handler(self, event)
+        if self.paused:
+            return
         foreign = self._scheduler.run()
         if foreign is not None:
             branch, awaited = foreign
-            raise ForeignAwait(self.run_id, repr(awaited), _where(branch))
+            raise ForeignAwait(self.run_id, repr(awaited), where(branch.coro))
+
+    def replay(self, history: Sequence[Event]) -> None:
+        """Take a whole log up to now. Raises what `feed` raises."""
+        for _ in self.replay_in_parts(history):
+            pass
+
+    def replay_in_parts(self, history: Sequence[Event]) -> Iterator[None]:
+        """The same, with a pause for others now and then."""
+        self.loading = True
+        self._patches = frozenset(e.body["name"] for e in history if e.kind == Kind.PATCHED)
+        for number, event in enumerate(history, 1):
+            self.replaying = number < len(history)
+            self.feed(event)
+            if not number % PART:
+                yield
+        self.loading = self.replaying = False
 
     def take_commands(self) -> list[Command]:
         """The commands emitted and not found in the log yet: the caller records them, in this order."""
@@ -97,6 +126,8 @@ class Machine:
             return False
         if draft.kind == Kind.ADMITTED:
             return self.queued is not None
+        if draft.kind in (Kind.PAUSED, Kind.RESUMED):
+            return self.paused is (draft.kind == Kind.RESUMED)
         step = draft.facts.get("id") if draft.kind != Kind.SIGNAL_RECEIVED else None
         return step is None or step in self.pending
 
@@ -125,6 +156,7 @@ class Machine:
         """
         if self.dropped:
             return Future()  # never resolved: cleanup of a run that leaves memory must not act
+        self.writes()
         self._ids += 1
         due_ms = None if after_ms is None else self.now_ms + after_ms
         command = Command(self._ids, kind, name, short_digest(signature), payload, due_ms, facts=facts)
@@ -134,9 +166,45 @@ class Machine:
             return future
         self.pending[command.id] = Pending(command, future, activity, child, due_ms=due_ms, scheduled_ms=self.now_ms)
         if kind is Kind.SIGNAL_AWAITED:
-            self._signal_waits.setdefault(name, deque()).append(command.id)
+            self._signals.wait(name, command.id)
             self._deliver(name)
         return future
+
+    def writes(self) -> None:
+        """What comes next changes the run. Raises QueryWrites in a query."""
+        if self.reading:
+            raise QueryWrites(self.run_id)
+
+    def patch(self, name: str, deprecated: bool) -> bool:
+        """Whether the code behind this patch is to run: recorded the first time that the run comes here."""
+        known = self._patched.get(name)
+        if known is None and not self.dropped:
+            self.writes()
+            known = self._patched[name] = name in self._patches or not self.replaying
+            if known:
+                facts = {"deprecated": True} if deprecated else NOTHING
+                self._emitted.append(Command(0, Kind.PATCHED, name, short_digest(name), facts=facts))
+        return bool(known)
+
+    def query(self, name: str, arguments: Sequence[Any]) -> str:
+        """What the code's handler of this query says, as JSON text. Raises NoSuchQuery, InvalidInput, QueryWrites,
+        NotStorable, or what the handler raises. The machine is of no use after that.
+        """
+        handler = self.queries.get(name)
+        if handler is None:
+            raise NoSuchQuery(self.run_id, name, tuple(sorted(self.queries)))
+        self.reading = True
+        return encode(ask_handler(handler, name, arguments), f"the answer to query {name}")
+
+    @property
+    def kept_signals(self) -> list[tuple[str, Any]]:
+        """Name and payload of the signals that nobody has waited for."""
+        return self._signals.kept()
+
+    @property
+    def last_id(self) -> int:
+        """The id of the newest step."""
+        return self._ids
 
     def next_id(self) -> int:
         """The id that the next command gets."""
@@ -173,10 +241,11 @@ class Machine:
             return
         del self.pending[step.command.id]
         if step.command.kind is Kind.SIGNAL_AWAITED:
-            self._signal_waits[step.command.name].remove(step.command.id)
+            self._signals.stop_waiting(step.command.name, step.command.id)
 
     def draw(self) -> bytes:
         """The next 32 bytes that are random to the world and the same on every replay."""
+        self.writes()
         self._draws += 1
         return hashlib.sha256(f"{self.seed}:{self._draws}".encode()).digest()
 
@@ -185,6 +254,7 @@ class Machine:
     def _started(self, event: Event) -> None:
         self.seed = event.body["seed"]
         self.attributes = dict(event.body.get("attributes", {}))
+        self._ids = event.body.get("last_id", 0)  # of the run that this one goes on for: ids are never used twice
         if "queue" in event.body:
             self.queued = event
         else:
@@ -249,14 +319,14 @@ class Machine:
     def _fired(self, event: Event) -> None:
         step = self._take(event)
         if step.command.kind is Kind.SIGNAL_AWAITED:
-            self._signal_waits[step.command.name].remove(step.command.id)
+            self._signals.stop_waiting(step.command.name, step.command.id)
             self._scheduler.resolve(step.future, error=WaitTimeout(step.command.name))
         else:
             self._scheduler.resolve(step.future)
 
     def _signalled(self, event: Event) -> None:
         name = event.body["name"]
-        self._signals.setdefault(name, deque()).append(event.body["payload"])
+        self._signals.put(name, event.body["payload"])
         self._deliver(name)
 
     def _terminated(self, event: Event) -> None:
@@ -264,8 +334,14 @@ class Machine:
         self.pending.clear()
         self.end = Command(0, Kind.TERMINATED, "", "", error=event.body["error"])
 
+    def _paused(self, event: Event) -> None:
+        self.paused = True
+
+    def _resumed(self, event: Event) -> None:
+        self.paused = False
+
     def _cancel_requested(self, event: Event) -> None:
-        self.cancelling = True
+        self.cancelling, self.paused = True, False
         if self.queued is not None:
             self.end = Command(0, Kind.CANCELLED, "", short_digest(""))
             self._emitted.append(self.end)
@@ -275,10 +351,8 @@ class Machine:
     # how the code's side is kept
 
     def _deliver(self, name: str) -> None:
-        values, waits = self._signals.get(name), self._signal_waits.get(name)
-        while values and waits:
-            step = self.pending.pop(waits.popleft())
-            self._scheduler.resolve(step.future, values.popleft())
+        for step, value in self._signals.matched(name):
+            self._scheduler.resolve(self.pending.pop(step).future, value)
 
     def _ended(self, root: Branch) -> None:
         self.end = self._outcome(root)
@@ -289,6 +363,8 @@ class Machine:
         if isinstance(root.error, Cancelled):
             return Command(0, Kind.CANCELLED, "", short_digest(""))
         error = root.error
+        if isinstance(error, ContinueAsNew):
+            return Command(0, Kind.CONTINUED, "", short_digest(error.text), error.text)
         if error is None:
             try:
                 text = encode(root.value, f"the result of workflow {self.definition.name}")
@@ -310,12 +386,19 @@ class Machine:
 
     def _check(self, event: Event) -> None:
         recorded = f"{event.kind} {event.body.get('name', '')} (hash {event.body['hash']}) {_recorded_payload(event)}"
+        if event.kind == Kind.PATCHED and self._passed_by(event):
+            return
         if not self._emitted:
             raise Mismatch(self.run_id, event.seq, recorded, "nothing at this point")
         command = self._emitted.popleft()
         found = (event.kind, event.body.get("name", ""), event.body["hash"], event.body.get("id", 0))
         if found != (command.kind, command.name, command.hash, command.id):
             raise Mismatch(self.run_id, event.seq, recorded, command.describe())
+
+    def _passed_by(self, event: Event) -> bool:
+        """Whether this is the mark of a patch that the code no longer asks for, as announced by `deprecate_patch`."""
+        asked = self._emitted and self._emitted[0].kind is Kind.PATCHED and self._emitted[0].name == event.body["name"]
+        return bool(event.body.get("deprecated")) and not asked
 
 
 _ENDS_OF: Final[Mapping[str, frozenset[Kind]]] = MappingProxyType(
@@ -339,31 +422,12 @@ _HANDLERS: Final[Mapping[str, Callable[[Machine, Event], None]]] = MappingProxyT
         Kind.CANCEL_REQUESTED: Machine._cancel_requested,
         Kind.ADMITTED: Machine._admitted,
         Kind.TERMINATED: Machine._terminated,
+        Kind.PAUSED: Machine._paused,
+        Kind.RESUMED: Machine._resumed,
         Kind.CHILD_COMPLETED: Machine._child_completed,
         Kind.CHILD_FAILED: Machine._child_failed,
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What `step` decides: commands to record, the ids of timers to fire, and how the run ended, if it did."""
-
-    commands: tuple[Command, ...]
-    due: tuple[int, ...]
-    end: Command | None
-
-
-def step(history: Iterable[Event], definition: Workflow, run_id: str, now_ms: int) -> Step:
-    """What is to be done after `history` at `now_ms` (unix time, milliseconds). Raises Mismatch or ForeignAwait."""
-    machine = Machine(definition, run_id)
-    try:
-        for event in history:
-            machine.feed(event)
-        due = tuple(i for i, s in machine.pending.items() if s.due_ms is not None and s.due_ms <= now_ms)
-        return Step(tuple(machine.take_commands()), due, machine.end)
-    finally:
-        machine.close()
 
 
 def _recorded_payload(event: Event) -> str:
@@ -371,14 +435,3 @@ def _recorded_payload(event: Event) -> str:
         if key in event.body:
             return cut(encode(event.body[key]), 200)
     return ""
-
-
-def _where(branch: Branch) -> str:
-    """The innermost line of the author's own code."""
-    coro: Any = branch.coro
-    where = "unknown place"
-    while (frame := getattr(coro, "cr_frame", None)) is not None:
-        if not frame.f_code.co_filename.startswith((OWN_CODE, STDLIB)):
-            where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        coro = coro.cr_await
-    return where

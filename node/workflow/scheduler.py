@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, TypeAlias
 
-from node.workflow.errors import Cancelled, Evicted
+from node.workflow.errors import Cancelled, ContinueAsNew, Evicted
 
 UNWINDINGS: Final = 100  # code that catches everything and waits again is left to the garbage collector
 
@@ -124,7 +124,7 @@ class Scheduler:
                 awaited = branch.coro.send(None)
         except StopIteration as stop:
             branch.value = stop.value
-        except (Exception, SystemExit, Cancelled) as error:  # noqa: BLE001 - whatever the author's code raises is its outcome
+        except (Exception, SystemExit, Cancelled, ContinueAsNew) as error:  # noqa: BLE001 - whatever the author's code raises is its outcome
             branch.error = error
         else:
             if not isinstance(awaited, Future) or awaited.waiter is not None:

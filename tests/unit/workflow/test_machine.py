@@ -15,7 +15,8 @@ import pytest
 from node.workflow import Context, activity, workflow
 from node.workflow.errors import ActivityFailed, Cancelled, ForeignAwait, InvalidDefinition, WaitTimeout
 from node.workflow.events import Event, Kind
-from node.workflow.machine import Machine, step
+from node.workflow.machine import Machine
+from node.workflow.step import step
 from tests.unit.workflow.book import START_MS, Book, replay
 
 
