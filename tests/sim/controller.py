@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from fleet.core import change, silence
+from fleet.bucket import Bucket
+from fleet.core import change
 from fleet.core.actions import Assign, MarkProven
 from fleet.core.model import Is, Machine, Sent
 from fleet.core.reconcile import reconcile
+from fleet.leases import Leases
 from node.api import Assignment, TenantReport
-from node.bucket import cas, keys, liveness
-from node.bucket.errors import BadRecord, BucketError, Conflict
+from node.bucket import cas, keys
+from node.bucket.cas import Held
+from node.bucket.errors import BadRecord, BucketError
 from node.bucket.records import Lease, Owner
 from tests.sim.clock import Clock
 from tests.sim.process import Process
@@ -39,8 +42,10 @@ class Controller:
 
     def start(self) -> None:
         """It knows nothing, and reads everything."""
-        self._leases: dict[str, Lease] = {}
-        self._tracks: dict[str, silence.Track] = {}
+        if self.process is not None:
+            return
+        self.leases: dict[str, Lease] = {}
+        self.revoked: dict[str, int] = {}
         self._owners: dict[str, Owner] = {}
         self._etags: dict[str, str] = {}
         self._sent: dict[str, Sent] = {}
@@ -54,12 +59,24 @@ class Controller:
             self.process.kill()
             self.process = None
 
+    # ---- what the product's observer of leases works with
+
+    def set_lease(self, key: str, held: Held[Lease]) -> None:
+        """A lease as it was read or ended."""
+        self.leases[keys.name_of(key)] = held.record
+
+    def emit(self, kind: str, text: str, **more: object) -> None:
+        """An event."""
+        self.world.note(f"{self.name}: {text}")
+
     async def _main(self) -> None:
         looked = -LOOK_S
+        observer = Leases(cast(Any, self), Bucket(self.store), cast(Any, self), lambda: True)
         while True:
             if self.clock.now() - looked >= LOOK_S:
                 looked = self.clock.now()
                 await asyncio.get_running_loop().run_in_executor(None, self._look)
+                observer.sync()
             if self._loaded:
                 self._act()
             await asyncio.sleep(TICK_S)
@@ -69,7 +86,11 @@ class Controller:
     def _look(self) -> None:
         try:
             for entry in self.store.list(keys.NODES):
-                self._lease(entry.key)
+                known = self.leases.get(keys.name_of(entry.key))
+                if known is None or known.state == "gone":  # the others are followed
+                    held = cas.read(self.store, entry.key, Lease)
+                    if held is not None:
+                        self.leases[keys.name_of(entry.key)] = held.record
             for entry in self.store.list(keys.OWNERS):
                 if self._etags.get(entry.key) != entry.etag:
                     found = cas.read(self.store, entry.key, Owner)
@@ -80,34 +101,13 @@ class Controller:
         except (BucketError, BadRecord):
             return
 
-    def _lease(self, key: str) -> None:
-        node = keys.name_of(key)
-        rules = self.world.rules
-        began = self.clock.now()
-        held = cas.read(self.store, key, Lease)
-        if held is None:
-            return
-        self._leases[node] = held.record
-        ended = began if rules.observer_counts_from_begin else self.clock.now()
-        track = self._tracks[node] = silence.after_read(self._tracks.get(node), held.record, began=began, ended=ended)
-        if track.verdict == "silent":
-            self.world.note(f"{self.name}: {node} session {held.record.session} is silent")
-            if rules.revoke_rereads:
-                held = cas.read(self.store, key, Lease) or held
-            gone = liveness.gone(held.record, nonce=cas.new_nonce())
-            try:
-                cas.write(self.store, key, gone, held.etag, give_up=cas.backoff())
-            except Conflict:
-                return
-            self._leases[node] = gone
-
     # ---- what to do
 
     def _act(self) -> None:
         world = self.world
         machines: dict[str, Machine] = {}
         reports: dict[str, dict[str, TenantReport]] = {}
-        for node, lease in self._leases.items():
+        for node, lease in self.leases.items():
             m = world.machines.get(node)
             agent: Any = m.agent if m is not None and m.on and not m.paused else None
             answers = agent is not None and agent.answers and (self.name, node) not in world.islands

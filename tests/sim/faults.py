@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tests.sim.process import void
 from tests.sim.store import Trouble
 
 if TYPE_CHECKING:
@@ -46,9 +47,10 @@ class Script:
 KINDS: dict[str, int] = {
     "cut": 5, "island": 1, "kill_guard": 3, "kill_agent": 4, "kill_both": 2, "hang_agent": 2, "hang_guard": 2,
     "reboot": 4, "suspend": 2, "store": 5, "leave": 2, "move": 2, "kill_controller": 1, "full": 1,
-    "slow_engine": 2,
+    "slow_engine": 2, "flicker": 2, "sluggish": 2, "crash": 3,
 }  # fmt: skip
 STORES = ("down", "slow", "failed", "lost", "late", "busy", "mute")
+CONTROLLERS = frozenset({"kill_controller", "sluggish"})
 PAUSE = "pause"
 """A machine stops, its clock with it: nobody promises that one copy runs then."""
 
@@ -70,7 +72,7 @@ def draw(seed: int, kinds: dict[str, int] | None = None, count: int | None = Non
             how = rng.choice(STORES)
         elif what == "reboot":
             how = rng.choice(("same", "same", "powerloss", "olddisk"))
-        who = rng.choice(("c0", "c1")) if what == "kill_controller" else rng.choice(names)
+        who = rng.choice(("c0", "c1")) if what in CONTROLLERS else rng.choice(names)
         drawn.append(Fault(at, what, who, lasts, how))
     return Script(seed, machines, rng.random() < 0.2, rates, tuple(sorted(drawn, key=lambda f: (f.at, f.what, f.who))))
 
@@ -82,6 +84,9 @@ def begin(world: World, fault: Fault) -> None:
         _store(world, fault)
     elif fault.what == "kill_controller":
         _kill_controller(world, fault)
+    elif fault.what == "sluggish":
+        world.network.slow[fault.who] = 5.0
+        world.scheduler.after(fault.lasts, lambda: void(world.network.slow.pop(fault.who, None)))
     elif fault.what == "move":
         world.move(world.rng.choice(list(world.specs)))
     else:
@@ -117,6 +122,25 @@ def _kill_controller(world: World, fault: Fault) -> None:
 def _cut(world: World, m: Machine, fault: Fault) -> None:
     world.network.cut.add(m.name)
     world.scheduler.after(fault.lasts, lambda: world.network.cut.discard(m.name))
+
+
+def _flicker(world: World, m: Machine, fault: Fault) -> None:
+    """What it sends arrives, no answer does; then for a moment all is well; then nothing arrives any more."""
+    deaf_s, well_s = world.rng.uniform(3.0, 10.0), world.rng.uniform(0.5, 3.0)
+    world.network.deaf.add(m.name)
+
+    def well() -> None:
+        world.network.deaf.discard(m.name)
+        world.scheduler.after(well_s, lambda: _cut(world, m, fault))
+
+    world.scheduler.after(deaf_s, well)
+
+
+def _crash(world: World, m: Machine, fault: Fault) -> None:
+    """A container dies by itself."""
+    running = [c for c in m.containers.values() if c.running]
+    if running:
+        m.stop(world.rng.choice(running))
 
 
 def _island(world: World, m: Machine, fault: Fault) -> None:
@@ -240,4 +264,5 @@ _MACHINE: dict[str, Callable[[World, Machine, Fault], None]] = {
     "cut": _cut, "island": _island, "kill_guard": _kill_guard, "kill_agent": _kill_agent, "kill_both": _kill_both,
     "hang_agent": _hang_agent, "hang_guard": _hang_guard, "reboot": _reboot, "suspend": _suspend, "pause": _pause,
     "leave": _leave, "full": _full, "slow_engine": _slow_engine,
+    "flicker": _flicker, "crash": _crash,
 }  # fmt: skip

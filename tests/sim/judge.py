@@ -134,6 +134,11 @@ class Judge:
             rows[db] = read_chain(objects, ltx.newest(objects), body) or []
         return rows
 
+    def anything(self, tenant: str) -> bool:
+        """Whether a row of the tenant's is anywhere in the bucket."""
+        found = self.world.bucket.keys(keys.tenant_data(tenant))
+        return any(self.world.bucket.peek(key) != b"[]" for key in found)
+
     def restorable(self, tenant: str) -> None:
         """Every acknowledged write is in what a restore would give now."""
         owner, acks = self.owner(tenant), self.acks[tenant]
@@ -153,7 +158,7 @@ class Judge:
         if c.role != "worker":
             return
         owner = self.owner(c.tenant)
-        if c.volume.empty and (self.acks[c.tenant] or (owner is not None and owner["data_epoch"])):
+        if c.volume.empty and (owner is None or self.anything(c.tenant)):
             self.find("always", "never born empty over data", f"{c.tenant} on {c.machine.name}")
         self.running(f"start on {c.machine.name}")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fleet import bucket, leases
 from node.agent import app, ports, tenant, walk
 from node.agent import node as node_module
 from node.agent.custody import (
@@ -311,6 +312,10 @@ def _table() -> Mapping[tuple[Any, str], Any]:
         (node_module, "time"): _TIME,
         (node_module, "log"): log,
         (app, "log"): log,
+        (leases, "log"): log,
+        (leases, "time"): _TIME,
+        (leases, "new_nonce"): lambda: f"{world().number():032x}",
+        (bucket, "time"): _TIME,
     }  # fmt: skip
 
 

@@ -83,13 +83,16 @@ class Trouble:
 
 
 class Network:
-    """Between every machine and the bucket. `cut` are the names of who cannot reach it."""
+    """Between every machine and the bucket. `cut` are the names of who cannot reach it, `deaf` of who hears no answer,
+    `slow` of whose requests and answers take up to so many seconds each."""
 
     def __init__(self, scheduler: Scheduler, rng: random.Random, bucket: Bucket) -> None:
         self.scheduler = scheduler
         self.bucket = bucket
         self.trouble = Trouble()
         self.cut: set[str] = set()
+        self.deaf: set[str] = set()
+        self.slow: dict[str, float] = {}
         self.requests = 0
         self.note: Callable[[str], None] = lambda _: None
         self._rng = rng
@@ -101,6 +104,9 @@ class Network:
         self.requests += 1
         rng, at, trouble = self._rng, self.scheduler.now, self.trouble
         there, back = rng.uniform(0.003, 0.02), rng.uniform(0.003, 0.02)
+        if slow_s := self.slow.get(who, 0.0):
+            there += rng.uniform(0, slow_s)
+            back += rng.uniform(0, slow_s)
         if trouble.slow_s:
             there += rng.uniform(0, trouble.slow_s)
             back += rng.uniform(0, trouble.slow_s)
@@ -111,7 +117,7 @@ class Network:
             self._give_up(who, what, key, min(patience_s, 2.0), answer)
             return
         draw = rng.random()
-        if trouble.mute or draw < trouble.lost:
+        if trouble.mute or who in self.deaf or draw < trouble.lost:
             self.scheduler.after(there, lambda: void_of(work))
             self._give_up(who, what, key, patience_s, answer)
         elif draw < trouble.lost + trouble.late:

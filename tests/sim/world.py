@@ -38,8 +38,6 @@ class Rules:
     """Rules that the world itself keeps, each of which a broken variant may switch."""
 
     late_start_escapes: bool = False
-    observer_counts_from_begin: bool = False
-    revoke_rereads: bool = False
 
 
 AS_IS = Rules()
