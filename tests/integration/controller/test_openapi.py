@@ -32,8 +32,9 @@ def test_the_document_names_every_route(fleet):
     assert {
         "PUT /v1/tenants/{tenant}", "GET /v1/tenants/{tenant}", "DELETE /v1/tenants/{tenant}", "GET /v1/tenants",
         "POST /v1/tenants/{tenant}/restore", "POST /v1/tenants/{tenant}/stop", "POST /v1/tenants/{tenant}/restart",
-        "POST /v1/tenants/{tenant}/gc",
-            "GET /v1/tenants/{tenant}/points", "GET /v1/tenants/{tenant}/logs", "GET /v1/tenants/{tenant}/token",
+        "POST /v1/tenants/{tenant}/gc", "GET /v1/nodes/{node}", "POST /v1/nodes/{node}/cordon",
+        "POST /v1/nodes/{node}/uncordon", "POST /v1/nodes/{node}/drain", "GET /v1/tenants/{tenant}/points",
+        "GET /v1/tenants/{tenant}/logs", "GET /v1/tenants/{tenant}/token",
         "PUT /v1/apps/{sha256}", "GET /v1/apps/{sha256}", "GET /v1/nodes", "GET /v1/events", "GET /v1/sd",
         "GET /healthz", "GET /readyz", "GET /metrics",
     } == found  # fmt: skip
