@@ -29,6 +29,7 @@ class Bounds:
     confirm_s: float = 10.0  # the last bytes of a release, until it says so; it is tried again and again
     stop_s: float = 40.0  # a sidecar's SIGTERM; its own last sync may take 30
     restore_s: float = 3600.0  # one file's restore
+    wake_s: float = 10.0  # between two writes of when a tenant wants to wake
 
 
 def _store_threads() -> ThreadPoolExecutor:

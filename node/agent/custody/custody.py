@@ -25,6 +25,7 @@ from node.agent.custody import release as releasing
 from node.agent.custody import restore as restoring
 from node.agent.custody import settle as settling
 from node.agent.custody import sidecar, supervise, take
+from node.agent.custody import wake as waking
 from node.agent.custody.collect import Collected, Survey
 from node.agent.custody.context import Bounds, Context
 from node.agent.custody.errors import Damaged, Lost, OwnedElsewhere, Refused
@@ -220,10 +221,9 @@ class Custody:
         held.claim = replace(held.claim, generation=generation)
 
     async def wake_at(self, tenant: str, at: float | None) -> None:
-        """Record when the tenant wants to run next (unix seconds). Raises OwnedElsewhere, Unconfirmed."""
-        held = self._get(tenant)
-        if held.owner.record.wake_at != at:
-            await write_owner(self._ctx, held, wake_at=at)
+        """Record when the tenant wants to run next (unix seconds), now or with the next write of its record, which is
+        not far: many wishes are few writes. Raises OwnedElsewhere, Unconfirmed."""
+        await waking.wake_at(self._ctx, self._get(tenant), at)
 
     async def respec(self, a: Assignment) -> bool:
         """Stream with another rpo or retention from now on: the sidecar is restarted if they changed. True if so.
@@ -251,6 +251,8 @@ class Custody:
         held = self._held.pop(tenant, None)
         if held is not None:
             sidecar.detach(held)
+            if held.waking is not None:
+                held.waking.cancel()
 
     async def watch(self, interval_s: float = 300.0) -> AsyncGenerator[CustodyEvent, None]:
         """Runs for ever: one LIST of owners an interval for all tenants; yields `ousted` when a record is not ours."""

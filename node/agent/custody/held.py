@@ -35,6 +35,13 @@ class Sidecar:
     restarts: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """When a tenant wants to run next, not yet in its record; None: never."""
+
+    at: float | None
+
+
 @dataclass(slots=True)
 class HeldTenant:
     """Mutable, of one event loop. `owner` is the record as we last wrote it; a CAS of ours names its ETag."""
@@ -55,6 +62,9 @@ class HeldTenant:
     # Its disk had no room for a checkpoint; and whether its sidecar is told to make any.
     full: bool = False
     checkpoints: bool = True
+    wake: Wake | None = None
+    wake_not_before: float = 0.0
+    waking: asyncio.Task[None] | None = None
     ready: bool = False  # its volume is this claim's: nobody may clear it any more
     record_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     sidecar_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -86,6 +96,9 @@ async def write_owner(ctx: Context, t: HeldTenant, **changes: Any) -> Owner:
 
 
 async def _write(ctx: Context, t: HeldTenant, changes: dict[str, Any]) -> Owner:
+    waiting = t.wake
+    if waiting is not None:
+        changes = {"wake_at": waiting.at, **changes}
     wanted = new_owner(t.owner.record, **changes)
     if t.pending is not None and _same(t.pending, wanted):
         wanted = t.pending
@@ -102,6 +115,8 @@ async def _write(ctx: Context, t: HeldTenant, changes: dict[str, Any]) -> Owner:
             wanted = new_owner(t.owner.record, **changes)
         else:
             t.pending = None
+            if t.wake is waiting:
+                t.wake = None
             return t.owner.record
     raise Unconfirmed(t.tenant, f"{t.tenant}: its owner record keeps changing under this node; repeat it")
 
