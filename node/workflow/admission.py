@@ -86,13 +86,18 @@ class Admission:
         if queue is not None and (row.state == "queued" or row.state in CLOSED):
             self._look(queue)
 
+    @property
+    def next_ms(self) -> int | None:
+        """When a rate limit lets the next run out."""
+        return min(self._again.values(), default=None)
+
     def ring(self, now_ms: int) -> int | None:
         """The time has come for those that a rate limit holds."""
         for name, at in list(self._again.items()):
             if at <= now_ms:
                 del self._again[name]
                 self._look(name)
-        return min(self._again.values(), default=None)
+        return self.next_ms
 
     def _look(self, queue: str) -> None:
         """Look at a queue soon, once for all that changed until then."""

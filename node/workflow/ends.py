@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -19,6 +20,7 @@ class Ends:
         self._gate = gate
         self._hidden: set[str] = set()
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self.on_told: Callable[[str], None] = lambda run_id: None
 
     @property
     def hidden(self) -> tuple[str, ...]:
@@ -69,6 +71,7 @@ class Ends:
 
     def _confirmed(self, run_id: str) -> None:
         self._hidden.discard(run_id)
+        self.on_told(run_id)
         for future in self._waiting.pop(run_id, ()):
             if not future.done():
                 future.set_result(None)

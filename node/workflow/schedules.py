@@ -66,6 +66,7 @@ class Schedules:
         self._touched.update(self._rows)
         self._executive.clocks.append(self.ring)
         self._executive.on_scheduled_end = self.ended
+        self._executive.next_schedule = self._next_ms
         self._look_soon()
 
     async def close(self) -> None:
@@ -131,6 +132,9 @@ class Schedules:
                 following.append(row.next_at)
         self._look_soon()
         return min(following, default=None)
+
+    def _next_ms(self) -> int | None:
+        return min((row.next_at for row in self._rows.values() if row.next_at is not None), default=None)
 
     # looking
 
