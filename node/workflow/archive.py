@@ -15,6 +15,9 @@ _RENAMES: Final = (
     "UPDATE workflows SET parent = :new WHERE parent = :old",
     "UPDATE workflows SET forked_from = :new WHERE forked_from = :old",
     "UPDATE workflows SET continued_to = :new WHERE id = (SELECT continued_from FROM workflows WHERE id = :new)",
+    # Who goes on for it knows the signals that it has had.
+    "INSERT INTO signals SELECT :old, s.id, s.seq FROM signals s JOIN workflows w ON w.id = s.workflow"
+    " WHERE w.id = :new AND w.state = 'continued'",
 )
 
 

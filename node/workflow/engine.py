@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Final
@@ -30,6 +30,7 @@ from node.workflow.executive import Executive
 from node.workflow.gate import Durable
 from node.workflow.loaded import Item
 from node.workflow.payload import encode
+from node.workflow.queries import ask_run
 from node.workflow.queue import Queue
 from node.workflow.retention import Keep, Retention
 from node.workflow.run import CLOSED, Page, Run, RunRow, Started, State, Stats
@@ -41,6 +42,7 @@ from node.workflow.starts import Conflict, Starts
 from node.workflow.store import without_end
 
 MAX_REASON: Final = 1_000
+EVENTS_AT_ONCE: Final = 200  # in memory of one who follows a run
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 
@@ -218,6 +220,30 @@ class Engine:
         facts = {"error": {"type": "Terminated", "message": reason}}
         await self._send(run_id, Item(Draft(Kind.TERMINATED, facts)))
 
+    async def pause(self, run_id: str) -> None:
+        """Hold a run; returns once that is durable. Nothing new of it is begun: its code does not go on and activities
+        that wait are not tried. What comes is recorded: results of activities that run, signals, timers.
+
+        A cancellation resumes it. Raises NoSuchRun, RunClosed, NotRecorded, Unconfirmed, NotOpen.
+        """
+        await self._send(run_id, Item(Draft(Kind.PAUSED, {})))
+
+    async def resume(self, run_id: str) -> None:
+        """Let a paused run go on, with all that came meanwhile; returns once that is durable.
+
+        Raises NoSuchRun, RunClosed, NotRecorded, Unconfirmed, NotOpen.
+        """
+        await self._send(run_id, Item(Draft(Kind.RESUMED, {})))
+
+    async def query(self, run_id: str, name: str, *args: Any) -> Any:
+        """What the run's code answers (`ctx.on_query`) as of its last recorded event, plain JSON in and out.
+
+        It is asked in a replay of its log that is thrown away, so nothing is ever changed by it, and closed runs answer
+        too. Raises NoSuchRun, NoSuchQuery, InvalidInput, QueryFailed, RunBlocked, LogDamaged, NotOpen.
+        """
+        row = self._row(run_id)
+        return await ask_run(self._executive.store, self._definitions, row, name, args)
+
     async def put_queue(self, queue: Queue) -> None:
         """Make a queue, or change its limits; returns once that is durable.
 
@@ -280,6 +306,33 @@ class Engine:
             _check_limit(limit)
         events = self._executive.store.events(run_id, after, -1 if limit is None else limit)
         return without_end(events) if self._hidden_end(row) else events
+
+    async def follow(self, run_id: str, after: int = 0) -> AsyncIterator[Sequence[Event]]:
+        """The run's log from the event behind number `after`, as it grows, a few events at a time, up to its end.
+
+        Raises NoSuchRun, NotOpen.
+        """
+        while True:
+            events = self.history(run_id, after, EVENTS_AT_ONCE)
+            if events:
+                after = events[-1].seq
+                yield events
+            elif self.get(run_id).closed:
+                return
+            else:
+                await self._executive.watch.wait(run_id)
+
+    def next_due(self) -> float | None:
+        """When something is to go on next by itself (unix seconds): a timer, a schedule, a queue. None: nothing.
+
+        Raises NotOpen.
+        """
+        due_ms = self._executive.next_due_ms()
+        return None if due_ms is None else due_ms / 1000
+
+    def on_plan(self, then: Callable[[], None]) -> None:
+        """Call `then` whenever `next_due` may have changed."""
+        self._executive.on_plan(then)
 
     def stats(self) -> Stats:
         """A copy of the counters."""

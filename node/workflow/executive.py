@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -31,6 +32,7 @@ from node.workflow.post import Post
 from node.workflow.run import CLOSED, RunRow, State, Stats
 from node.workflow.sqlite import Synchronous
 from node.workflow.store import Store
+from node.workflow.watch import Watch
 from node.workflow.writer import Append, Task, Writer, Written
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,8 @@ class Executive:
         self.writer = Writer(path, synchronous, checkpoint, self._acknowledged, codec)
         self.gate = Gate(durable, lambda: self.writer.commits, self.stats)
         self.ends = Ends(self.gate)
+        self.watch = Watch()
+        self.ends.on_told = self.watch.touched
         self._effects = Gate(effects_durable or durable, lambda: self._pool.marks, self.stats)
         self._pool = Pool(
             self._deliver,
@@ -88,6 +92,7 @@ class Executive:
         self.post = Post(self, definitions)
         # What else has times of its own: called with the time, says when it wants to be called again (or None).
         self.clocks: list[Callable[[int], int | None]] = [self.admission.ring]
+        self.next_schedule: Callable[[], int | None] = lambda: None
         self.on_scheduled_end: Callable[[str], None] = lambda schedule: None
         self._store: Store | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -117,6 +122,7 @@ class Executive:
         await self.gate.close()
         await self._effects.close()
         self.ends.close()
+        self.watch.close()
         for loaded in list(self._loaded.values()):
             for item in (*loaded.inbox, *(loaded.writing or ())):
                 item.refuse(NotOpen())
@@ -166,7 +172,9 @@ class Executive:
             row = self.store.row(run_id)
             if row is None:
                 raise NoSuchRun(run_id)
+            began = time.perf_counter()
             loaded = self._loaded[run_id] = self._replay(row)
+            self.stats.replay_seconds.add(time.perf_counter() - began)
             loaded.commit = self.writer.commits  # which one is not known, so as late as it can be
         self._idle.pop(run_id, None)
         return loaded
@@ -203,7 +211,7 @@ class Executive:
             return
         items = list(loaded.inbox)
         loaded.inbox.clear()
-        append = loaded.advance(items, self.now_ms())
+        append = loaded.advance(items, self.now_ms(), self.store.archive_id)
         loaded.in_flight.difference_update([item.draft.facts["id"] for item in items if item.draft.kind in RESULTS])
         if append is None:
             for item in items:  # it meant nothing new: as done as what it repeats
@@ -224,6 +232,7 @@ class Executive:
         if written[0].error is None:
             self.stats.commits += 1
             self.stats.last_commit_batch = len(written)
+            self.stats.commit_batches.add(len(written))
         for one in written:
             if isinstance(one.append, Task):
                 self._task_written(one.append, one.error)
@@ -275,10 +284,14 @@ class Executive:
         if append.timers_set:
             self._alarm.set(min(due for _, _, due in append.timers_set))
         self._count(append, loaded)
+        self.watch.touched(append.run.id)
         if append.run.facts.queue is not None:
             self.admission.changed(append.run)
-        for letter in append.letters:
-            self.post.deliver(letter)
+        for part in append.chain:
+            for letter in part.letters:
+                self.post.deliver(letter)
+            if part.archived is not None and part.before is not None:
+                self.post.continued(part.run.id, part.archived)
         if append.run.state in CLOSED:
             for item in loaded.inbox:
                 item.refuse(RunClosed(append.run.id, append.run.state))
@@ -292,7 +305,8 @@ class Executive:
         self._advance(loaded) if loaded.inbox or loaded.beaten else self._settle(loaded)
 
     def _count(self, append: Append, loaded: Loaded) -> None:
-        self.stats.events += len(append.log)
+        self.stats.events += sum(len(part.log) for part in append.chain)
+        self.stats.runs["continued"] += len(append.chain) - 1
         if loaded.counted != append.run.state:
             if loaded.counted is not None:
                 self.stats.runs[loaded.counted] -= 1
@@ -310,7 +324,7 @@ class Executive:
         loaded.writing = None
         self._forget(loaded)
         self.ends.dropped(run_id)
-        if not append.created:
+        if not append.chain[0].created:
             results = [item for item in items if item.draft.kind in RESULTS]
             self._try_later(run_id, results, loaded.failed_appends)
 
@@ -387,6 +401,18 @@ class Executive:
     def removed(self, state: State, count: int) -> None:
         """Runs in this state are no longer in the file."""
         self.stats.runs[state] -= count
+
+    def next_due_ms(self) -> int | None:
+        """When something is to go on next (unix milliseconds): a timer, a schedule, a queue; in the past: it is due.
+
+        A run that waits for a signal or whose activity runs has no such time.
+        """
+        due = [self.store.first_due_ms(), self.admission.next_ms, self.next_schedule()]
+        return min((at for at in due if at is not None), default=None)
+
+    def on_plan(self, then: Callable[[], None]) -> None:
+        """Call `then` whenever `next_due_ms` may have changed."""
+        self._alarm.on_plan = then
 
     def look_at(self, due_ms: int) -> None:
         """Something is due at this time."""

@@ -16,16 +16,19 @@ from node.workflow.events import Draft, Kind
 from node.workflow.payload import encode, short_digest
 from node.workflow.run import RunRow
 
-LetterKey: TypeAlias = tuple[str, int, str]  # sender, its event, target
+LetterKey: TypeAlias = tuple[str, int, str]  # sender, its step, target
 LetterRow: TypeAlias = tuple[str, int, str, str, str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """An input for `target`, which follows from event `seq` of `sender`. `payload` is JSON text."""
+    """An input for `target`, which is step `step` of `sender` (0: its end). `payload` is JSON text.
+
+    Steps, and not events, name a letter: a run that goes on for another of its id counts them on.
+    """
 
     sender: str
-    seq: int
+    step: int
     target: str
     kind: str
     facts: Mapping[str, Any]
@@ -34,7 +37,7 @@ class Letter:
     @property
     def key(self) -> LetterKey:
         """What it is found by in the file."""
-        return self.sender, self.seq, self.target
+        return self.sender, self.step, self.target
 
     def draft(self) -> Draft:
         """The event it becomes at its target."""
@@ -42,16 +45,16 @@ class Letter:
 
     def row(self) -> LetterRow:
         """As the file keeps it."""
-        return self.sender, self.seq, self.target, self.kind, encode(self.facts), self.payload
+        return self.sender, self.step, self.target, self.kind, encode(self.facts), self.payload
 
 
 def read(row: LetterRow) -> Letter:
     """A letter from the file."""
-    sender, seq, target, kind, facts, payload = row
-    return Letter(sender, seq, target, kind, json.loads(facts), payload)
+    sender, step, target, kind, facts, payload = row
+    return Letter(sender, step, target, kind, json.loads(facts), payload)
 
 
-def of_command(run_id: str, seq: int, command: Command, seed: str) -> Letter | None:
+def of_command(run_id: str, command: Command, seed: str) -> Letter | None:
     """What a command of a run has for another run."""
     match command.kind:
         case Kind.CHILD_STARTED:
@@ -62,12 +65,12 @@ def of_command(run_id: str, seq: int, command: Command, seed: str) -> Letter | N
                 "parent_step": command.id,
                 "on_parent_close": command.facts["on_parent_close"],
             }
-            return Letter(run_id, seq, command.facts["child"], Kind.STARTED, facts, command.payload)
+            return Letter(run_id, command.id, command.facts["child"], Kind.STARTED, facts, command.payload)
         case Kind.SIGNAL_SENT:
             facts = {"name": command.name, "sender": run_id}
-            return Letter(run_id, seq, command.facts["run"], Kind.SIGNAL_RECEIVED, facts, command.payload)
+            return Letter(run_id, command.id, command.facts["run"], Kind.SIGNAL_RECEIVED, facts, command.payload)
         case Kind.CANCEL_SENT:
-            return Letter(run_id, seq, command.facts["run"], Kind.CANCEL_REQUESTED, {"sender": run_id})
+            return Letter(run_id, command.id, command.facts["run"], Kind.CANCEL_REQUESTED, {"sender": run_id})
     return None
 
 
@@ -77,10 +80,10 @@ def of_end(row: RunRow, result: str | None) -> Letter | None:
     if parent is None or step is None or row.state == "continued":
         return None
     if row.state == "completed":
-        return Letter(row.id, row.last_seq, parent, Kind.CHILD_COMPLETED, {"id": step}, result)
+        return Letter(row.id, 0, parent, Kind.CHILD_COMPLETED, {"id": step}, result)
     found = json.loads(row.error) if row.error else {}
     error = {"type": found.get("type", row.state), "message": found.get("message", f"the child was {row.state}")}
-    return Letter(row.id, row.last_seq, parent, Kind.CHILD_FAILED, {"id": step, "state": row.state, "error": error})
+    return Letter(row.id, 0, parent, Kind.CHILD_FAILED, {"id": step, "state": row.state, "error": error})
 
 
 def refusal(letter: Letter, error: Exception) -> Letter:
@@ -90,4 +93,4 @@ def refusal(letter: Letter, error: Exception) -> Letter:
         "state": "refused",
         "error": {"type": type(error).__name__, "message": str(error)},
     }
-    return Letter(letter.sender, letter.seq, letter.sender, Kind.CHILD_FAILED, facts)
+    return Letter(letter.sender, letter.step, letter.sender, Kind.CHILD_FAILED, facts)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from node.workflow.define import Workflow
-from node.workflow.errors import Mismatch, RunClosed, UnknownWorkflow, WorkflowError
+from node.workflow.errors import ContinuesForEver, Mismatch, NotOpen, RunClosed, UnknownWorkflow, WorkflowError
 from node.workflow.events import Draft, Event, Kind
 from node.workflow.heartbeat import Heartbeat
 from node.workflow.letters import Letter, LetterKey, of_command, of_end
 from node.workflow.machine import Machine
+from node.workflow.page import Page
 from node.workflow.payload import digest, encode, short_digest
 from node.workflow.run import CLOSED, NO_FACTS, RunFacts, RunRow, State
 from node.workflow.writer import Append
 
 WAITS_SHOWN: Final = 20
+MOST_CONTINUED: Final = 20  # times in a row, without waiting for anything
 # What is recorded of a run whose code does not fit, for the code that will.
 KEPT_WHILE_BLOCKED: Final = frozenset({Kind.STARTED, Kind.SIGNAL_RECEIVED, Kind.CHILD_COMPLETED, Kind.CHILD_FAILED})
 
@@ -61,16 +64,33 @@ class Loaded:
     heartbeats: dict[int, Heartbeat] = field(default_factory=dict)  # the newest of each activity that has one
     beaten: set[int] = field(default_factory=set)  # activities whose newest heartbeat is not in the file
 
-    def advance(self, items: list[Item], now_ms: int) -> Append | None:
+    def advance(self, items: list[Item], now_ms: int, archive_id: Callable[[str, str | None], str]) -> Append | None:
         """Feed `items` to the machine. Returns what to append, None when nothing changed.
 
-        Items that mean nothing any more are dropped; who waits for one of a closed run is told so.
+        Items that mean nothing any more are dropped; who waits for one of a closed run is told so. `archive_id` gives a
+        free id for a run that goes on as new.
         """
-        page = _Page(self.row.id, self.row.last_seq)
+        waiting = deque(items)
+        before: Append | None = None
+        for times in range(MOST_CONTINUED + 1):
+            append = self._advance(waiting, now_ms)
+            if append is None or append.run.state != "continued":
+                return append if append is None or before is None else replace(append, before=before)
+            before = replace(append, before=before)
+            archived = archive_id(self.row.id, self.row.facts.continued_from)
+            waiting.extendleft(reversed(self._go_on_as_new(archived)))
+            if times == MOST_CONTINUED - 1:
+                self.block(ContinuesForEver(self.row.id, MOST_CONTINUED))
+        raise AssertionError("a blocked run does not continue")
+
+    def _advance(self, waiting: deque[Item], now_ms: int) -> Append | None:
+        page = Page(self.row.id, self.row.last_seq)
         at_ms = max(now_ms, self.row.updated_at)
         state: State = "running"
-        page.letters_gone.extend(item.letter for item in items if item.letter is not None)
-        for item in items:
+        while waiting and not self._continues:
+            item = waiting.popleft()
+            if item.letter is not None:
+                page.letters_gone.append(item.letter)
             if self.machine is None:
                 state = self._unreplayed(item, page, at_ms) or state
             elif self.machine.expects(item.draft):
@@ -81,7 +101,37 @@ class Loaded:
             self._take_commands(self.machine, page, at_ms)
         return self._append(self._next_row(state, page, at_ms), page)
 
-    def _feed(self, machine: Machine, item: Item, page: _Page, at_ms: int) -> None:
+    @property
+    def _continues(self) -> bool:
+        return self.machine is not None and self.machine.end is not None and self.machine.end.kind is Kind.CONTINUED
+
+    def _go_on_as_new(self, archived: str) -> list[Item]:
+        """Become the run that goes on for this one, which gets another id. Returns what the new one begins with."""
+        old, machine = self.row, self.machine
+        if machine is None or machine.end is None:
+            raise NotOpen
+        facts: dict[str, Any] = {
+            "name": old.name,
+            "seed": short_digest(f"{machine.seed} continued {machine.last_id}"),
+            "last_id": machine.last_id,
+            "continued_from": archived,
+        }
+        if machine.attributes:
+            facts["attributes"] = machine.attributes
+        started = Draft(Kind.STARTED, facts, machine.end.payload)
+        signals = [
+            Draft(Kind.SIGNAL_RECEIVED, {"name": name}, encode(payload)) for name, payload in machine.kept_signals
+        ]
+        self.row = RunRow(
+            old.id, old.name, "running", old.input_hash, 0, 0, "[]", None, None, old.updated_at, old.updated_at,
+            replace(old.facts, continued_from=archived, continued_to=None),
+        )  # fmt: skip  # the columns in order
+        self.machine, self.created, self.archived = Machine(machine.definition, old.id), False, archived
+        self.timers, self.heartbeats = {}, {}
+        machine.close()
+        return [Item(draft) for draft in (started, *signals)]
+
+    def _feed(self, machine: Machine, item: Item, page: Page, at_ms: int) -> None:
         self._take_commands(machine, page, at_ms)  # left over from a load
         page.put(item.draft, at_ms)
         if item.signal_id is not None:
@@ -93,13 +143,13 @@ class Loaded:
             return
         self._take_commands(machine, page, at_ms)
 
-    def _take_commands(self, machine: Machine, page: _Page, at_ms: int) -> None:
+    def _take_commands(self, machine: Machine, page: Page, at_ms: int) -> None:
         for command in machine.take_commands():
             page.put(command.draft(), at_ms)
             if command.facts:
-                page.send(of_command(self.row.id, page.seq, command, machine.seed))
+                page.send(of_command(self.row.id, command, machine.seed))
 
-    def _unreplayed(self, item: Item, page: _Page, at_ms: int) -> State | None:
+    def _unreplayed(self, item: Item, page: Page, at_ms: int) -> State | None:
         """A blocked run keeps what is sent to it; a cancellation ends it without its code."""
         if item.draft.kind == Kind.TERMINATED:
             page.put(item.draft, at_ms)
@@ -109,6 +159,11 @@ class Loaded:
             page.put(item.draft, at_ms)
             page.put(Draft(Kind.CANCELLED, {"hash": short_digest("")}), at_ms)
             return "cancelled"
+        if item.draft.kind in (Kind.PAUSED, Kind.RESUMED):
+            paused = item.draft.kind == Kind.PAUSED
+            if paused is not bool(self.row.facts.paused if page.paused is None else page.paused):
+                page.put(item.draft, at_ms)
+                page.paused = paused
         if item.draft.kind in KEPT_WHILE_BLOCKED:
             page.put(item.draft, at_ms)
             if item.signal_id is not None:
@@ -125,12 +180,15 @@ class Loaded:
             facts |= {"seq": error.seq, "recorded": error.recorded, "code": error.code}
         self.error = encode(facts)
 
-    def _next_row(self, state: State, page: _Page, at_ms: int) -> RunRow:
+    def _next_row(self, state: State, page: Page, at_ms: int) -> RunRow:
         machine, error = self.machine, self.error
         if machine is None:
             if state == "running":
                 state = "blocked"
-            return replace(self.row, state=state, last_seq=page.seq, active=0, error=error, updated_at=at_ms)
+            facts = self.row.facts if page.paused is None else replace(self.row.facts, paused=page.paused)
+            return replace(
+                self.row, state=state, last_seq=page.seq, active=0, error=error, updated_at=at_ms, facts=facts
+            )
         if machine.queued is not None:
             state = "queued"
         if machine.end is not None:
@@ -154,11 +212,15 @@ class Loaded:
         attributes = encode(machine.attributes) if machine.attributes else None
         if attributes != facts.attributes:
             facts = replace(facts, attributes=attributes)
+        if machine.paused != bool(facts.paused):
+            facts = replace(facts, paused=machine.paused)
+        if self._continues and facts.continued_to is None:
+            facts = replace(facts, continued_to=self.row.id)
         if facts.place is not None and facts.admitted_at is None and machine.queued is None:
             facts = replace(facts, admitted_at=at_ms)
         return facts
 
-    def _append(self, row: RunRow, page: _Page) -> Append | None:
+    def _append(self, row: RunRow, page: Page) -> Append | None:
         if row.state in CLOSED:
             wanted = {}
         elif self.machine is None:
@@ -212,7 +274,7 @@ class Loaded:
 
     def to_dispatch(self) -> list[int]:
         """Activities that are to run now and are not on their way."""
-        if self.machine is None or self.machine.end is not None:
+        if self.machine is None or self.machine.end is not None or self.machine.paused:
             return []
         steps = self.machine.pending.items()
         return [i for i, s in steps if s.activity is not None and s.due_ms is None and i not in self.in_flight]
@@ -235,30 +297,6 @@ class Loaded:
         return not self.inbox and self.writing is None and not self.in_flight and not self.beaten
 
 
-class _Page:
-    """The events of one append."""
-
-    def __init__(self, run_id: str, seq: int) -> None:
-        self.run_id = run_id
-        self.seq = seq
-        self.log: list[tuple[str, int, int, str, str]] = []
-        self.payloads: list[tuple[str, str]] = []
-        self.signals: list[tuple[str, str, int]] = []
-        self.letters: list[Letter] = []
-        self.letters_gone: list[LetterKey] = []
-
-    def put(self, draft: Draft, at_ms: int) -> None:
-        self.seq += 1
-        body, payload = draft.row()
-        self.log.append((self.run_id, self.seq, at_ms, str(draft.kind), body))
-        if payload is not None:
-            self.payloads.append(payload)
-
-    def send(self, letter: Letter | None) -> None:
-        if letter is not None:
-            self.letters.append(letter)
-
-
 def _beat_row(run_id: str, step: int, heartbeat: Heartbeat) -> tuple[str, int, int, int, str]:
     return run_id, step, heartbeat.attempt, heartbeat.at_ms, heartbeat.details
 
@@ -268,6 +306,7 @@ _END_STATES: Final[dict[Kind, State]] = {
     Kind.FAILED: "failed",
     Kind.CANCELLED: "cancelled",
     Kind.TERMINATED: "terminated",
+    Kind.CONTINUED: "continued",
 }
 
 
@@ -313,8 +352,7 @@ def replayed(
     machine = Machine(definition, row.id)
     loaded = Loaded(row, machine, timers, counted=row.state, heartbeats=heartbeats)
     try:
-        for event in events:
-            machine.feed(event)
+        machine.replay(events)
     except Exception as error:  # noqa: BLE001 - the code doesn't fit, whichever way it shows
         loaded.block(error)
         return loaded

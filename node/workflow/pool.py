@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -97,6 +98,9 @@ class Pool:
             loaded, step = self._queue.popleft()
             if step not in loaded.in_flight:
                 continue
+            if loaded.machine is not None and loaded.machine.paused:
+                loaded.in_flight.discard(step)  # it is asked for again when the run is resumed
+                continue
             key = (loaded.row.id, step)
             cancelled = self._tasks.get(key)
             if cancelled is not None:  # an attempt that still cleans up: the next one waits for it
@@ -125,7 +129,9 @@ class Pool:
         attempt = Attempt(
             loaded.row.id, loaded.row.name, step, partial(self._beat, loaded, step), loaded.last_heartbeat(step_id)
         )
+        began = time.perf_counter()
         draft = await attempt.run(self._threads, self._now_ms)
+        self._stats.attempt_seconds.add(time.perf_counter() - began)
         if draft.kind == Kind.ACTIVITY_COMPLETED and database.commits() != commits_before:
             # A result must not outlive what it stands for. The mark is set now that the commits are done: they are
             # counted as they begin, and a confirmation in between would not have seen them.

@@ -73,6 +73,12 @@ class Post:
                 self._send(child, Draft(Kind.CANCEL_REQUESTED, {"sender": parent}), parent)
         self._parents.discard(parent)
 
+    def continued(self, run_id: str, archived: str) -> None:
+        """A run goes on as new, and what it was has another id now: to its children it has closed."""
+        if run_id in self._parents:
+            self._parents.add(archived)
+            self.closed(archived)
+
     def _start(self, letter: Letter) -> None:
         if not self._is_open(letter.sender) and letter.facts["on_parent_close"] != "abandon":
             self._remove(letter)  # its parent has ended before it began
@@ -120,6 +126,6 @@ class Post:
         """Nobody will ever record it. Lost with a crash, this is done again when the file is opened."""
 
         def do(db: apsw.Connection) -> None:
-            db.execute("DELETE FROM letters WHERE sender = ? AND seq = ? AND target = ?", letter.key)
+            db.execute("DELETE FROM letters WHERE sender = ? AND step = ? AND target = ?", letter.key)
 
         self._executive.write_later(do)

@@ -132,6 +132,11 @@ class Store:
             limit,
         )
 
+    def first_due_ms(self) -> int | None:
+        """When the first timer of all is due; those of runs that do not go on count as well."""
+        found: int | None = self.rows("SELECT min(due) FROM timers")[0][0]
+        return found
+
     def next_due_ms(self, after_ms: int) -> int | None:
         """When the first timer after `after_ms` is due."""
         found: int | None = self.rows("SELECT min(due) FROM timers WHERE due > ?", after_ms)[0][0]
@@ -141,10 +146,17 @@ class Store:
         """The steps of a run that have a timer, and when each is due."""
         return dict(self.rows("SELECT id, due FROM timers WHERE workflow = ?", run_id))
 
+    def archive_id(self, run_id: str, continued_from: str | None) -> str:
+        """A free id for a run that goes on as new, for what it was until now."""
+        number = 1 if continued_from is None else int(continued_from.rpartition("~")[2]) + 1
+        while self.row(f"{run_id}~{number}") is not None:
+            number += 1
+        return f"{run_id}~{number}"
+
     def letters(self) -> list[Letter]:
         """What runs have for each other and is not recorded at its target yet, in order for each sender."""
         found: list[Letter] = []
-        for *where, body, payload in self.rows("SELECT * FROM letters ORDER BY sender, seq"):
+        for *where, body, payload in self.rows("SELECT * FROM letters ORDER BY sender, step"):
             try:
                 facts = unseal_facts(self._codec, json.loads(body))
                 found.append(read((*where, encode(facts), payload and unseal(self._codec, payload))))

@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import zip_longest
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -44,7 +45,13 @@ class Append:
     letters_gone: Sequence[LetterKey] = ()
     heartbeats_set: Sequence[tuple[str, int, int, int, str]] = ()
     heartbeats_gone: Sequence[tuple[str, int]] = ()
+    before: Append | None = None  # the end of the run that this one goes on for, written first
     sealed_letters: Sequence[LetterRow] | None = None
+
+    @property
+    def chain(self) -> list[Append]:
+        """This one and all before it, the first one first."""
+        return [*(self.before.chain if self.before is not None else ()), self]
 
     def letter_rows(self) -> Sequence[LetterRow]:
         """The letters as the file keeps them."""
@@ -159,7 +166,9 @@ def _commit(db: apsw.Connection, batch: list[Append | Task], codec: Codec | None
     db.execute("BEGIN IMMEDIATE")
     try:
         appends = [item for item in batch if isinstance(item, Append)]
-        _statements(db, appends if codec is None else [_sealed(codec, append) for append in appends])
+        for step in zip_longest(*(append.chain for append in appends)):
+            now = [append for append in step if append is not None]
+            _statements(db, now if codec is None else [_sealed(codec, append) for append in now])
         for item in batch:
             if isinstance(item, Task):
                 item.result = item.do(db)
@@ -249,7 +258,7 @@ def _statements(db: apsw.Connection, batch: list[Append]) -> None:
             db.executemany(sql, rows)
 
 
-_LETTER_GONE: Final = "DELETE FROM letters WHERE sender = ? AND seq = ? AND target = ?"
+_LETTER_GONE: Final = "DELETE FROM letters WHERE sender = ? AND step = ? AND target = ?"
 _PAYLOAD: Final = (
     "INSERT INTO payloads (hash, body, uses) VALUES (?, ?, 1) ON CONFLICT (hash) DO UPDATE SET uses = uses + 1"
 )

@@ -134,17 +134,17 @@ def row(state: str, error: str | None = None) -> RunRow:
 
 def test_a_start_becomes_a_letter_that_survives_the_file() -> None:
     command = Command(4, Kind.CHILD_STARTED, "counted", "h", "3", facts={"child": "c", "on_parent_close": "cancel"})
-    letter = of_command("p", 7, command, "seed")
+    letter = of_command("p", command, "seed")
     assert letter is not None
-    assert (letter.key, letter.kind, letter.payload) == (("p", 7, "c"), "started", "3")
+    assert (letter.key, letter.kind, letter.payload) == (("p", 4, "c"), "started", "3")
     assert letter.facts["parent"] == "p"
     assert letter.facts["parent_step"] == 4
     assert read(letter.row()) == letter
-    assert letter == of_command("p", 7, command, "seed")
+    assert letter == of_command("p", command, "seed")
 
 
 def test_the_end_of_a_child_becomes_a_letter_to_its_parent() -> None:
-    assert of_end(row("completed"), "5") == Letter("c", 9, "p", Kind.CHILD_COMPLETED, {"id": 4}, "5")
+    assert of_end(row("completed"), "5") == Letter("c", 0, "p", Kind.CHILD_COMPLETED, {"id": 4}, "5")
     failed = of_end(row("failed", '{"type":"E","message":"m"}'), None)
     assert failed is not None
     assert failed.facts == {"id": 4, "state": "failed", "error": {"type": "E", "message": "m"}}
