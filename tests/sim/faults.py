@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tests.sim.process import void
@@ -85,7 +85,7 @@ def begin(world: World, fault: Fault) -> None:
     elif fault.what == "kill_controller":
         _kill_controller(world, fault)
     elif fault.what == "sluggish":
-        world.network.slow[fault.who] = 5.0
+        world.network.slow[fault.who] = 5.0 if fault.who in world.controllers else 1.5
         world.scheduler.after(fault.lasts, lambda: void(world.network.slow.pop(fault.who, None)))
     elif fault.what == "move":
         world.move(world.rng.choice(list(world.specs)))
@@ -125,15 +125,16 @@ def _cut(world: World, m: Machine, fault: Fault) -> None:
 
 
 def _flicker(world: World, m: Machine, fault: Fault) -> None:
-    """What it sends arrives, no answer does; then for a moment all is well; then nothing arrives any more."""
-    deaf_s, well_s = world.rng.uniform(3.0, 10.0), world.rng.uniform(0.5, 3.0)
+    """What it sends arrives, no answer does; then one answer about its lease; then nothing arrives any more."""
     world.network.deaf.add(m.name)
+    then = replace(fault, lasts=max(fault.lasts, 20.0))
 
-    def well() -> None:
+    def last_word() -> None:
         world.network.deaf.discard(m.name)
-        world.scheduler.after(well_s, lambda: _cut(world, m, fault))
+        if not world.calm:
+            world.network.last_word[m.name] = lambda: _cut(world, m, then)
 
-    world.scheduler.after(deaf_s, well)
+    world.scheduler.after(world.rng.uniform(4.0, 9.0), last_word)
 
 
 def _crash(world: World, m: Machine, fault: Fault) -> None:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from node.bucket import keys
 from node.bucket.errors import Ambiguous, BucketError, Busy
 from node.bucket.memory import MemoryStore
 from node.bucket.store import Entry, Object
@@ -84,7 +85,8 @@ class Trouble:
 
 class Network:
     """Between every machine and the bucket. `cut` are the names of who cannot reach it, `deaf` of who hears no answer,
-    `slow` of whose requests and answers take up to so many seconds each."""
+    `slow` of whose requests and answers take up to so many seconds each; `last_word` is called when the next answer
+    about a machine's lease is given."""
 
     def __init__(self, scheduler: Scheduler, rng: random.Random, bucket: Bucket) -> None:
         self.scheduler = scheduler
@@ -93,6 +95,7 @@ class Network:
         self.cut: set[str] = set()
         self.deaf: set[str] = set()
         self.slow: dict[str, float] = {}
+        self.last_word: dict[str, Callable[[], None]] = {}
         self.requests = 0
         self.note: Callable[[str], None] = lambda _: None
         self._rng = rng
@@ -144,6 +147,8 @@ class Network:
             outcome = run(work)
             if who not in self.cut and there + back < patience_s:
                 self.scheduler.at(sent + there + back, lambda: answer(outcome))
+                if outcome[1] is None and key == keys.node(who) and who in self.last_word:
+                    self.scheduler.at(sent + there + back, self.last_word.pop(who))
             else:
                 self.scheduler.at(sent + patience_s, lambda: self._no_answer(who, what, key, answer))
 

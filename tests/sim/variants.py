@@ -67,9 +67,23 @@ def _there_and_back(rng: random.Random) -> tuple[Fault, ...]:
 def _sluggish(rng: random.Random) -> tuple[Fault, ...]:
     """An observer's reads take long, and then a machine is cut off or stands still."""
     at = rng.uniform(9.0, 25.0)
-    slow = [Fault(at, "sluggish", c, rng.uniform(5.0, 30.0)) for c in ("c0", "c1")]
-    what = rng.choice(("cut", "suspend"))
-    return (*slow, *(Fault(at + rng.uniform(0.0, 8.0), what, n, rng.uniform(12.0, 26.0)) for n in ("n0", "n1")))
+    slow = [Fault(at, "sluggish", c, rng.uniform(8.0, 16.0)) for c in ("c0", "c1")]
+    what = rng.choice(("cut", "suspend", "cut"))
+    return (*slow, *(Fault(at + rng.uniform(0.0, 10.0), what, n, rng.uniform(16.0, 28.0)) for n in ("n0", "n1")))
+
+
+def _left_behind(rng: random.Random) -> tuple[Fault, ...]:
+    """A machine is cut off, and guard and agent die while it stands still."""
+    at = rng.uniform(8.0, 14.0)
+    return (Fault(at, "cut", "n0", 32.0), Fault(at + rng.uniform(13.0, 18.0), "kill_both", "n0", 3.0))
+
+
+def _wakes_late(rng: random.Random) -> tuple[Fault, ...]:
+    """A machine stops, its clock with it, and goes on while others, slowly, take over what it had."""
+    at = rng.uniform(9.0, 16.0)
+    paused = rng.choice(("n0", "n1"))
+    others = [Fault(at + 12.0, "sluggish", n, 25.0) for n in ("n0", "n1", "n2") if n != paused]
+    return (Fault(at, PAUSE, paused, rng.uniform(17.0, 27.0)), *others)
 
 
 def _late_start(rng: random.Random) -> tuple[Fault, ...]:
@@ -118,18 +132,18 @@ VARIANTS = (
     Variant("a late start escapes the frozen parent", nothing, plot=_late_start, rules=Rules(late_start_escapes=True)),
     Variant("a clean stop deletes the lease", replaced((Registrar, "farewell", broken.delete_lease)), {"leave": 1}),
     Variant("another session is a later one", broken.earlier_leases, AGENTS | {"reboot": 2}),
-    Variant("what another holds is adopted", replaced((adopt, "_ours", lambda *_: True)), {"cut": 3, "suspend": 3}),
+    Variant("what another holds is adopted", replaced((adopt, "_ours", lambda *_: True)), plot=_left_behind),
     # claims
     Variant(
         "an epoch is used again",
         replaced((claim, "decide", broken.same_epoch), (keys, "lineage", broken.any_lineage)),
         CUTS,
     ),
-    Variant("the cut is made before the claim", broken.prefetching, PAUSES, shows=ALWAYS),
+    Variant("the cut is made before the claim", broken.prefetching, plot=_wakes_late, shows=ALWAYS),
     Variant("own records are not taken up", replaced((claim, "_mine", lambda *_: False)), REBOOTS | AGENTS),
     Variant("unknown is empty", replaced((take, "_sources", broken.empty_when_unknown)), plot=_failover),
     Variant("an unfinished epoch is ignored", replaced((take, "salvage", lambda *_: (0, {}))), plot=_early),
-    Variant("a doubtful write is looked for once", replaced((cas, "write", broken.once)), CUTS),
+    Variant("a doubtful write is looked for once", replaced((cas, "write", broken.once)), {"store": 4, "cut": 2}),
     Variant("a write names the etag it just read", replaced(*_writers), PAUSES, shows=ALWAYS),
     # volumes
     Variant(

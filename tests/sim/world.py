@@ -73,6 +73,7 @@ class World:
         self.islands: set[tuple[str, str]] = set()
         self.founding: Mode = "solo" if script.solo else "shared"
         self.bounds = Bounds(settle_s=60.0)
+        self.calm = False
         self._number = 0
         self.specs = {"zero": _spec(0.0), "one": _spec(1.0)}
         self.wanted = {
@@ -170,6 +171,8 @@ class World:
 
     def _calm(self) -> None:
         self.note("calm: no faults from here on")
+        self.calm = True
+        self.network.last_word.clear()
         for tenant, old in self.wanted.items():
             if old.spec.node is not None:
                 spec = old.spec.model_copy(update={"node": None})
