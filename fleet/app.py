@@ -24,6 +24,7 @@ from fleet.core.model import MachineState, machine_state
 from fleet.desk import Desk
 from fleet.events import Events
 from fleet.execute import Executor
+from fleet.index import Index
 from fleet.leader import Leadership
 from fleet.leases import Leases
 from fleet.loop import Loop
@@ -71,7 +72,8 @@ class Controller:
         self.executor = Executor(self.world, self.desk, self.vault, self.events, self.pollers.agents)
         self.loop = Loop(self.world, self.executor, self.observer, metrics, self.leader.acts)
         self.leases = Leases(self.world, self.bucket, self.events, self.leader.acts)
-        self.watch = Watch(self.world, self.bucket, self.events, self._nodes_listed, every or Every())
+        self.index = Index(self.world, self.bucket, self.leader.acts)
+        self.watch = Watch(self.world, self.bucket, self.events, self.index, self._nodes_listed, every or Every())
         self.watch.stands_by = lambda: not self.leader.acts()
         self.leader.on_change = self.world.touch_all
         self.leader.on_poke = self.watch.hurry
@@ -133,6 +135,7 @@ class Controller:
         log.info("the bucket is known", tenants=len(self.world.specs), nodes=len(self.world.leases))
         async with asyncio.TaskGroup() as group:
             group.create_task(self.leader.run())
+            group.create_task(self.index.run())
             group.create_task(self.watch.run())
             group.create_task(self.loop.run())
 

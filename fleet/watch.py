@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,13 @@ import structlog
 
 from fleet.bucket import Bucket
 from fleet.events import Events
+from fleet.index import Entries, Index
 from fleet.world import World
 from node.bucket import keys
 from node.bucket.cas import Held
 from node.bucket.errors import BadRecord, BucketError
 from node.bucket.records import Cordons, Lease, Owner, Record, Spec
+from node.bucket.store import Entry
 
 # Reads at a time; a cold start reads everything.
 READS = 16
@@ -43,8 +46,15 @@ class Watch:
     """Keeps the world as the bucket has it. `on_leases` is called after each look at the leases."""
 
     def __init__(
-        self, world: World, bucket: Bucket, events: Events, on_leases: Callable[[], None], every: Every
+        self,
+        world: World,
+        bucket: Bucket,
+        events: Events,
+        index: Index,
+        on_leases: Callable[[], None],
+        every: Every,
     ) -> None:
+        self._index = index
         self._world = world
         self._bucket = bucket
         self._events = events
@@ -58,7 +68,9 @@ class Watch:
         """Read everything once, tried until it works: acting on half of it would place tenants twice."""
         while True:
             try:
-                await asyncio.gather(self._look(keys.NODES), self._look(keys.SPECS), self._look(keys.OWNERS))
+                known = await self._index.read()
+                looks = (self._look(prefix, known) for prefix in (keys.NODES, keys.SPECS, keys.OWNERS))
+                await asyncio.gather(*looks)
             except BucketError as e:
                 log.warning("the bucket does not answer", error=str(e), key=e.key)
                 await asyncio.sleep(RETRY_S)
@@ -123,9 +135,12 @@ class Watch:
         parked = any(reason in ("no_node", "no_room") for reason, _ in self._world.notes.values())
         return missed or parked or not any(m.usable for m in machines)
 
-    async def _look(self, prefix: str) -> None:
+    async def _look(self, prefix: str, known: Entries | None = None) -> None:
+        """LIST, and read what is not `known` under the ETag that is listed."""
         begun = time.monotonic()
         listed = await self._bucket.list(prefix)
+        if known:
+            await self._take(prefix, listed, known)
         changed = [e for e in listed if e.key.endswith(".json") and self._world.etags.get(e.key) != e.etag]
         slots = asyncio.Semaphore(READS)
         todo = [e.key for e in changed if self._bad.get(e.key) != e.etag and not self._skip(prefix, e.key, begun)]
@@ -149,13 +164,34 @@ class Watch:
         lease = self._world.leases.get(keys.name_of(key)) if prefix == keys.NODES else None
         return lease is not None and lease.state != "gone"
 
-    async def _read(self, prefix: str, key: str, begun: float, slots: asyncio.Semaphore) -> None:
+    def _kind(self, prefix: str) -> tuple[type[Record], Callable[[str, Held[Any]], None]]:
+        """What is under a prefix, and who keeps it."""
         kinds: dict[str, tuple[type[Record], Callable[[str, Held[Any]], None]]] = {
             keys.NODES: (Lease, self._world.set_lease),
             keys.SPECS: (Spec, self._world.set_spec),
             keys.OWNERS: (Owner, self._world.set_owner),
         }
-        kind, keep = kinds[prefix]
+        return kinds[prefix]
+
+    async def _take(self, prefix: str, listed: Sequence[Entry], known: Entries) -> None:
+        """Keep what the index has under the ETag that is listed; whatever is wrong with the rest, it is read."""
+        kind, keep = self._kind(prefix)
+
+        def parsed() -> list[tuple[str, Held[Any]]]:
+            found = []
+            for entry in listed:
+                etag, body = known.get(entry.key, ("", b""))
+                if etag == entry.etag:
+                    with suppress(BadRecord):
+                        found.append((entry.key, Held(kind.decode(body, key=entry.key), etag)))
+            return found
+
+        for key, held in await asyncio.to_thread(parsed):
+            if key not in self._world.etags:
+                keep(key, held)
+
+    async def _read(self, prefix: str, key: str, begun: float, slots: asyncio.Semaphore) -> None:
+        kind, keep = self._kind(prefix)
         async with slots:
             try:
                 held = await self._bucket.read(key, kind)

@@ -7,6 +7,7 @@ import re
 FLEET = "fleet.json"
 LEADER = "controllers/leader.json"
 CORDONS = "controllers/cordons.json"
+INDEX = "controllers/index.json.gz"
 NODES = "nodes/"
 SPECS = "specs/"
 OWNERS = "owners/"
