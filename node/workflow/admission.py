@@ -121,12 +121,14 @@ class Admission:
             (*usage.begun, *(now_ms for _ in leaving)),
         )
         count, again_ms = free(queue, usage, now_ms)
-        if again_ms is not None:
-            self._again[queue.name] = again_ms
-            self._executive.look_at(again_ms)
         if count > 0:
             for run in select(queue, self._in_order(queue, usage, min(count, AT_ONCE)), usage, now_ms):
                 self._let_go(queue.name, run)
+        if again_ms is not None and any(
+            run.run_id not in leaving for run in self._executive.store.waiting(queue.name, (), _FIRST, len(leaving) + 1)
+        ):
+            self._again[queue.name] = again_ms
+            self._executive.look_at(again_ms)
 
     def _in_order(self, queue: Queue, usage: Usage, count: int) -> Iterator[Waiting]:
         """Who stands in the queue, at most as many as may leave; read bit by bit, as keys fill up."""

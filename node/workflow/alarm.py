@@ -22,10 +22,11 @@ class Alarm:
         self._handle: asyncio.TimerHandle | None = None
         self._due_ms: int | None = None
         self._closed = False
-        self.on_plan: Callable[[], None] = _nothing  # called when the plan has changed
+        self.on_plan: Callable[[], None] = _nothing  # called when something may be due at another time than before
 
     def set(self, due_ms: int) -> None:
         """Something is due at this time: ring then, or earlier if that was the plan."""
+        self.on_plan()
         if self._closed or (self._due_ms is not None and self._due_ms <= due_ms):
             return
         if self._handle is not None:
@@ -33,7 +34,6 @@ class Alarm:
         self._due_ms = due_ms
         wait_s = min(max(due_ms - self._now_ms(), 1) / 1000, LONGEST_SLEEP_S)
         self._handle = asyncio.get_running_loop().call_later(wait_s, self.ring)
-        self.on_plan()
 
     def ring(self) -> None:
         """Fire what is due now and plan the next time."""

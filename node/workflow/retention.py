@@ -135,6 +135,7 @@ class Retention:
     def open(self) -> None:
         """Begin, where there are rules."""
         if self._rules:
+            self._is_plausible(self._executive.now_ms())
             self._executive.clocks.append(self.ring)
             self._executive.look_at(self._executive.now_ms())
 
