@@ -14,6 +14,7 @@ from node.workflow.errors import (
     RunNotFinished,
     RunTerminated,
 )
+from node.workflow.measure import SIZES, Histogram
 
 State: TypeAlias = Literal[
     "queued", "running", "blocked", "completed", "failed", "cancelled", "terminated", "continued"
@@ -104,6 +105,9 @@ class Stats:
     events: int = 0  # appended to the log
     commits: int = 0
     last_commit_batch: int = 0  # runs in the newest commit
+    commit_batches: Histogram = field(default_factory=lambda: Histogram(SIZES))  # runs in each commit
+    attempt_seconds: Histogram = field(default_factory=Histogram)  # attempts of activities, from begin to end
+    replay_seconds: Histogram = field(default_factory=Histogram)  # runs that came back into memory
     queued_activities: int = 0  # may run, and wait for a free place
     running_activities: int = 0
     lost_threads: int = 0  # run a sync activity that is past its time
@@ -115,7 +119,9 @@ class Stats:
 
     def snapshot(self) -> Stats:
         """A copy that no longer changes."""
-        return Stats(**{**{f: getattr(self, f) for f in self.__slots__}, "runs": dict(self.runs)})
+        values: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        copies: dict[str, Any] = {n: v.copy() if isinstance(v, dict | Histogram) else v for n, v in values.items()}
+        return Stats(**copies)
 
 
 @dataclass(frozen=True, slots=True)
