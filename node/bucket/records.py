@@ -125,7 +125,8 @@ class Lineage(Record):
     """`lineage/<t>/<epoch>.json`: written once at claim. `cut` is each file's txid in its epoch; `at` is unix time.
 
     That epoch is `parent_epoch` of `parent_tenant`, or the one in `epochs` for a file that is named there: a restore to
-    a moment may take files from several epochs.
+    a moment may take files from several epochs. `carried`: the epoch began with its machine's own volume, which holds
+    what the cut says and may hold more.
     """
 
     tenant: str
@@ -139,6 +140,7 @@ class Lineage(Record):
     reason: Literal["born", "failover", "restore", "move", "unclean", "reborn", "fork"]
     at: float
     restore_id: str | None = None
+    carried: bool = False
 
 
 class Restore(BaseModel):

@@ -26,12 +26,14 @@ class Me:
 
 @dataclass(frozen=True, slots=True)
 class VolumeFacts:
-    """What a volume says of itself: its marker (epoch 0: none confirmed) and each file's newest raw txid."""
+    """What a volume says of itself: its marker (epoch 0: none confirmed) and each file's newest raw txid. `intact`,
+    asked after its machine went down: its files still hold all that was copied out of them."""
 
     node: str
     epoch: int
     boot_id: str
     local: Mapping[str, int]
+    intact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,11 @@ class Continue:
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """A new epoch on a fresh volume. `reason` is the lineage's."""
+    """A new epoch on a fresh volume, or with `carried` on the one that is here. `reason` is the lineage's."""
 
     epoch: int
     reason: str
+    carried: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +121,13 @@ def decide(
     volume: VolumeFacts | None,
     positions: Mapping[str, Position] | None,
     restore: Restore | None,
+    rpo_s: float = 0.0,
 ) -> Continue | Fresh:
-    """What to claim, once `freedom` allows it. `positions` None: not comparable, or not known."""
+    """What to claim, once `freedom` allows it. `positions` None: not comparable, or not known.
+
+    A machine that went down may have had uploads under way, so its epoch does not go on; but with `rpo_s` its volume
+    may hold the only copy of the last seconds, and goes on under a new one if it is not behind.
+    """
     if owner is None:
         return Fresh(1, "restore" if restore and restore.source else "born")
     if comparable(me, owner, volume, restore) and volume is not None and positions is not None:
@@ -128,6 +136,9 @@ def decide(
             return Continue(owner.epoch)
         if owner.state in CLEAN and position.exactly(positions, volume.local, owner.positions):
             return Continue(owner.epoch)
+        unclean = not same_boot and owner.state not in CLEAN
+        if rpo_s > 0 and unclean and volume.intact and position.not_behind(positions):
+            return Fresh(owner.epoch + 1, "unclean", carried=True)
     return Fresh(owner.epoch + 1, _reason(me, owner, volume, restore))
 
 

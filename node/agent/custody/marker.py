@@ -25,7 +25,7 @@ class Marker:
     epoch: int
     attempt: int
     boot_id: str
-    origin: Literal["born", "restored"]
+    origin: Literal["born", "restored", "carried"]
     released: bool = False
     positions: dict[str, str] = field(default_factory=dict)
 

@@ -75,7 +75,7 @@ async def _whole(ctx: Context, t: HeldTenant, vol: Volume, local: dict[str, int]
     needed = {*await ctx.on_engine(volume.existing, vol, t.claim.databases), *t.sources}
     if needed <= set(local):
         return bool(local)
-    if t.sources and t.owner.record.data_epoch != t.claim.epoch:
+    if t.sources and t.claim.kind != "carried" and t.owner.record.data_epoch != t.claim.epoch:
         return False
     which = ", ".join(sorted(needed - set(local)))
     raise Unconfirmed(t.tenant, f"{t.tenant}: not released: nothing of {which} is in the bucket, and no sidecar runs")

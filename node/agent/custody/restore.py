@@ -6,9 +6,11 @@ import asyncio
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import apsw
 
@@ -22,12 +24,13 @@ from node.agent.custody.look import objects
 from node.agent.custody.marker import Marker
 from node.agent.custody.sidecar import engine
 from node.agent.custody.source import Source
-from node.agent.custody.values import Prepared, Progress
+from node.agent.custody.values import Kind, Prepared, Progress
 from node.agent.ports import JobResult, JobSpec, RuntimeFailed, Volume
 from node.api import Phase
 from node.bucket import cas, keys
 
 _AT_ONCE = 4
+_ORIGINS: Mapping[Kind, Literal["born", "carried"]] = {"born": "born", "carried": "carried"}
 _TROUBLE = re.compile(
     r"connection|timeout|timed out|refused|no such host|unreachable|\b50[0-9]\b|SlowDown|InternalError|Unavailable"
     r"|AccessDenied|InvalidAccessKey|SignatureDoesNotMatch|NoSuchBucket|deadline|RequestError|EOF from server",
@@ -53,10 +56,12 @@ async def prepare(ctx: Context, t: HeldTenant, uid: int, disk_bytes: int, progre
     started = ctx.monotonic()
     me, name = ctx.me, t.tenant
     aside: Path | None = None
-    if t.claim.kind != "kept":
+    if t.claim.kind not in ("kept", "carried"):
         aside = await ctx.on_engine(_clear, ctx, t)
     vol = await engine(ctx, t.tenant, lambda: ctx.volumes.ensure(name, uid, disk_bytes))
     await ctx.on_engine(_mark, t, me, vol)
+    if t.claim.kind == "carried":
+        await ctx.on_engine(_new_stream, vol)
     t.volume = vol
     phases = [Phase(name="volume", duration_s=ctx.monotonic() - started)]
     size = 0
@@ -67,6 +72,8 @@ async def prepare(ctx: Context, t: HeldTenant, uid: int, disk_bytes: int, progre
         phases.append(Phase(name="restore", duration_s=ctx.monotonic() - began, size_bytes=size))
     t.ready = True
     warnings = (f"an earlier volume was set aside at {aside}",) if aside else ()
+    if t.claim.kind == "carried":
+        warnings = ("this node went down and came back: its own volume goes on, as it is not behind the bucket",)
     return Prepared(t.claim, vol, tuple(phases), size, aside, warnings)
 
 
@@ -91,10 +98,14 @@ def _mark(t: HeldTenant, me: Me, vol: Volume) -> None:
     """Say in the marker, before anything runs, that from now on the volume may hold what is nowhere else."""
     found = marker.read(vol.marker) if t.claim.kind == "kept" else None
     if found is None:
-        found = Marker(
-            t.tenant, me.node, 0, t.claim.epoch, me.boot_id, "born" if t.claim.kind == "born" else "restored"
-        )
+        found = Marker(t.tenant, me.node, 0, t.claim.epoch, me.boot_id, _ORIGINS.get(t.claim.kind, "restored"))
     marker.write(vol.marker, found.running(me.boot_id))
+
+
+def _new_stream(vol: Volume) -> None:
+    """What Litestream remembers of the old epoch's prefix is not true of the new one's: it begins anew."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(vol.meta / "db")
 
 
 async def reopen(ctx: Context, vol: Volume) -> None:

@@ -64,7 +64,7 @@ async def _decide(ctx: Context, a: Assignment, me: Me, found: Held[Owner] | None
         case None:
             pass
     facts, where = await _facts(ctx, a, me, owner)
-    decision = rules.decide(me, owner, facts, where, a.restore)
+    decision = rules.decide(me, owner, facts, where, a.restore, a.spec.rpo)
     if owner is None and isinstance(decision, Fresh):
         taken = await ctx.on_store(epochs_with_files, ctx.store, a.tenant)
         decision = replace(decision, epoch=max(taken, default=0) + 1)
@@ -86,6 +86,8 @@ async def _facts(
     if owner is None or facts is None or not rules.comparable(me, owner, facts, a.restore):
         return facts, None
     where = await ctx.on_store(positions, ctx.store, a.tenant, owner.epoch, a.spec.databases, vol, facts.local)
+    if facts.boot_id != me.boot_id and a.spec.rpo > 0:
+        facts = replace(facts, intact=await ctx.on_engine(volume.intact, vol, a.spec.databases))
     return facts, {db: p for db, p in where.items() if db in facts.local or p is not Position.AHEAD}
 
 
@@ -138,9 +140,9 @@ async def _cut(
         await write_owner(ctx, t, state="released", reason=e.reason, message=str(e))
         raise
     accepted = a.restore is not None and a.restore.accept_data_loss and rules.wanted(owner, a.restore)
-    if found.broken and not accepted:
+    if found.broken and not accepted and not decision.carried:
         raise await mark_down(ctx, t, found.broken, found.sources)
-    kind: Kind = "fresh" if found.sources else "born"
+    kind: Kind = "carried" if decision.carried else "fresh" if found.sources else "born"
     reason = decision.reason
     if kind == "born" and owner.epoch > 1:
         reason = "reborn"
@@ -152,7 +154,7 @@ async def _cut(
     record = Lineage(
         nonce=cas.new_nonce(), tenant=a.tenant, epoch=owner.epoch, parent_epoch=0, parent_tenant=a.tenant, cut={},
         node=owner.node, session=owner.session, reason=cast(Reason, reason), at=ctx.now(),
-        restore_id=t.claim.restore_id,
+        restore_id=t.claim.restore_id, carried=decision.carried,
     )  # fmt: skip
     t.accept_loss = accepted
     try:

@@ -53,7 +53,7 @@ class ReplicaTarget:
     credentials: Callable[[str], Credentials] = field(repr=False)
 
 
-Kind = Literal["born", "kept", "fresh", "adopted"]
+Kind = Literal["born", "kept", "fresh", "carried", "adopted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,9 @@ class Claim:
     """A tenant held by this node and session.
 
     `kind`: `born` (no data anywhere: the worker starts before `settle`), `kept` (same epoch, this node's volume),
-    `fresh` (new epoch, restored), `adopted` (containers of this session run already). `databases` are paths under
-    `data`, `rpo_s` and `retention_s` seconds. `restore_id` is the restore that this claim carries out, if any.
+    `fresh` (new epoch, restored), `carried` (new epoch, this node's own volume after the node went down), `adopted`
+    (containers of this session run already). `databases` are paths under `data`, `rpo_s` and `retention_s` seconds.
+    `restore_id` is the restore that this claim carries out, if any.
     """
 
     tenant: str

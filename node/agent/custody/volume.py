@@ -9,11 +9,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from node.agent.custody import config, ltx, marker
+from node.agent.custody import config, ltx, marker, wal
 from node.agent.custody.claim import VolumeFacts
 from node.agent.ports import Volume
 
 _PART_BYTES = 5 << 20
+# Reading a longer one through takes longer than a restore.
+_LONGEST_LOG_BYTES = 256 << 20
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -129,6 +131,25 @@ def flush(volume: Volume, databases: Iterable[str]) -> None:
         if txid := newest_raw(volume, db):
             _fsync(str(raw_file(volume, db, txid)), os.O_NOFOLLOW)
             _fsync(str(raw_folder(volume, db)), os.O_DIRECTORY)
+
+
+def intact(volume: Volume, databases: Iterable[str]) -> bool:
+    """After this machine went down: whether every file that was copied still holds all that was copied out of it."""
+    return all(_intact(volume, db) for db in databases if newest_raw(volume, db))
+
+
+def _intact(volume: Volume, db: str) -> bool:
+    try:
+        with raw_file(volume, db, newest_raw(volume, db)).open("rb") as raw:
+            wanted = wal.reached(raw.read(wal.LTX_BYTES))
+        if wanted is None or wanted.end > _LONGEST_LOG_BYTES:
+            return False
+        with _opened(volume.data, f"{db}-wal") as (folder, name):
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        with os.fdopen(fd, "rb") as log:
+            return stat.S_ISREG(os.fstat(fd).st_mode) and wal.whole_until(log, wanted)
+    except OSError:
+        return False
 
 
 def _fsync(path: str, flags: int, folder: int | None = None) -> None:

@@ -16,7 +16,7 @@ from node.agent.custody.errors import OwnedElsewhere, Unconfirmed
 from node.agent.custody.values import CustodyEvent
 from node.agent.custody.watchdog import Limits
 from node.bucket import cas, keys
-from node.bucket.records import Owner
+from node.bucket.records import Lineage, Owner
 from tests.integration.custody.conftest import UID, Machine, assignment
 from tests.integration.custody.local import FixedSession
 from tests.testbed.stores import StoreServer
@@ -139,18 +139,66 @@ def test_a_bucket_that_never_answers_is_waited_for_and_its_sidecar_restarted_whe
 
 def test_an_old_volume_is_set_aside_and_not_wiped(machine: Machine) -> None:
     async def walk() -> None:
-        await machine.up(assignment(rpo=1.0), lambda: machine.write(5))
+        await machine.up(assignment(rpo=0.0, calls_durable=True), lambda: machine.write(5))
         machine.runtime.signal(SIDECAR, signal.SIGKILL)
-        machine.write(3)  # on this disk only
+        machine.write(3)  # on this disk only, and acknowledged to nobody
         machine.session = FixedSession(session=2, boot_id="boot-after-power-cut")
         machine.restart_agent()
-        prepared = await machine.up(assignment(rpo=1.0))
+        prepared = await machine.up(assignment(rpo=0.0, calls_durable=True))
         assert prepared.claim.kind == "fresh"
         assert prepared.claim.reason == "unclean"
         assert prepared.set_aside
         assert (prepared.set_aside / "data" / "app.db").exists()
         assert prepared.warnings
         assert machine.count() >= 5
+
+    asyncio.run(walk())
+
+
+def test_after_a_power_cut_the_last_seconds_go_on_under_a_new_epoch(machine: Machine, other: Machine) -> None:
+    async def walk() -> None:
+        await machine.up(assignment(rpo=1.0), lambda: machine.write(5))
+        machine.runtime.signal(SIDECAR, signal.SIGKILL)
+        machine.write(3)  # on this disk only
+        machine.session = FixedSession(session=2, boot_id="boot-after-power-cut")
+        machine.restart_agent()
+        prepared = await machine.up(assignment(rpo=1.0))
+        assert (prepared.claim.kind, prepared.claim.epoch, prepared.set_aside) == ("carried", 2, None)
+        assert machine.count() == 8
+        found = cas.read(machine.store, keys.lineage("acme", 2), Lineage)
+        assert found
+        assert (found.record.carried, found.record.parent_epoch, found.record.reason) == (True, 1, "unclean")
+        machine.write(1)
+        await machine.custody.durable("acme")
+        await machine.custody.release("acme")
+        await other.up(assignment(rpo=1.0))
+        assert other.count() == 9
+
+    asyncio.run(walk())
+
+
+@pytest.mark.parametrize("harm", ["cut", "flipped", "gone"])
+def test_a_log_that_a_power_cut_harmed_does_not_go_on(machine: Machine, harm: str) -> None:
+    """Litestream had copied and uploaded what the disk never got: going on would take back what is in the bucket."""
+
+    async def walk() -> None:
+        await machine.up(assignment(rpo=1.0), lambda: machine.write(5))
+        machine.runtime.signal(SIDECAR, signal.SIGKILL)
+        log = machine.data / "app.db-wal"
+        body = log.read_bytes()
+        match harm:
+            case "cut":
+                log.write_bytes(body[: len(body) // 2])
+            case "flipped":
+                log.write_bytes(body[:100] + bytes([body[100] ^ 1]) + body[101:])
+            case _:
+                log.unlink()
+        machine.session = FixedSession(session=2, boot_id="boot-after-power-cut")
+        machine.restart_agent()
+        prepared = await machine.up(assignment(rpo=1.0))
+        assert prepared.claim.kind == "fresh"
+        assert prepared.set_aside
+        assert machine.count() == 5
 
     asyncio.run(walk())
 

@@ -115,6 +115,33 @@ DECIDE = [
 ]  # fmt: skip
 
 
+CARRIED = Fresh(4, "unclean", carried=True)
+INTACT = volume(boot_id="boot-0", intact=True)
+
+AFTER_A_POWER_CUT = [
+    ("equal", owner(), INTACT, EQUAL, 1.0, CARRIED),
+    ("with bytes that are only here", owner(), INTACT, AHEAD, 1.0, CARRIED),
+    ("nobody accepted a loss: from the bucket", owner(), INTACT, AHEAD, 0.0, Fresh(4, "unclean")),
+    ("its log lost what was copied", owner(), REBOOTED, AHEAD, 1.0, Fresh(4, "unclean")),
+    ("behind: an older copy of itself", owner(), INTACT, BEHIND, 1.0, Fresh(4, "unclean")),
+    ("another history", owner(), INTACT, DIVERGED, 1.0, Fresh(4, "unclean")),
+    ("never confirmed", owner(), volume(boot_id="boot-0", intact=True, epoch=0), EQUAL, 1.0, Fresh(4, "unclean")),
+    ("released, and not where it was", owner(state="released"), INTACT, AHEAD, 1.0, Fresh(4, "move")),
+    ("somebody took it meanwhile", owner(epoch=4, data_epoch=4), INTACT, EQUAL, 1.0, Fresh(5, "unclean")),
+    ("the machine did not go down", owner(), volume(intact=True), BEHIND, 1.0, Fresh(4, "failover")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("why", "record", "facts", "positions", "rpo_s", "expected"), AFTER_A_POWER_CUT,
+    ids=[row[0] for row in AFTER_A_POWER_CUT],
+)  # fmt: skip
+def test_after_a_power_cut_a_volume_goes_on_under_a_new_epoch_if_it_misses_nothing(
+    why: str, record: Owner, facts: VolumeFacts, positions: dict[str, Position], rpo_s: float, expected: Fresh
+) -> None:
+    assert decide(ME, record, facts, positions, None, rpo_s) == expected
+
+
 @pytest.mark.parametrize(
     ("why", "record", "facts", "positions", "restore", "expected"), DECIDE, ids=[row[0] for row in DECIDE]
 )
