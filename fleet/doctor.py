@@ -19,7 +19,7 @@ from fleet.tokens import environment
 from node.bucket import cas, keys
 from node.bucket.errors import BadRecord, BucketError, Denied, NoBucket, Unsupported
 from node.bucket.probe import probe
-from node.bucket.records import Fleet
+from node.bucket.records import Fleet, Leader
 from node.bucket.s3 import Location, S3Store
 from node.settings import Settings
 
@@ -101,6 +101,7 @@ def _bucket(settings: Settings) -> Iterator[Finding]:
     )
     yield _clock(result.clock_offset_s)
     yield _fleet(settings, store)
+    yield _controllers(store)
 
 
 def _clock(offset_s: float | None) -> Finding:
@@ -113,6 +114,17 @@ def _clock(offset_s: float | None) -> Finding:
             "run an NTP client (apt-get install chrony); S3 refuses requests that are minutes off",
         )  # fmt: skip
     return Finding("clock", True, f"within {max(1.0, abs(offset_s)):.0f} s of the store")
+
+
+def _controllers(store: S3Store) -> Finding:
+    """Which controller acts; none is no fault of this machine."""
+    try:
+        held = cas.read(store, keys.LEADER, Leader)
+    except BucketError as e:
+        return Finding("controllers", False, f"cannot read {keys.LEADER}: {e}", "use the version that wrote it")
+    if held is None or held.record.released:
+        return Finding("controllers", True, "none acts now: start one with 'fleet serve'")
+    return Finding("controllers", True, f"{held.record.controller} acts, at {held.record.url}, if it still runs")
 
 
 def _fleet(settings: Settings, store: S3Store) -> Finding:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from fleet.bucket import Bucket
-from fleet.core.silence import Track, after_failure, after_read
+from fleet.core.silence import Track, after_failure, after_read, overdue
 from fleet.events import Events
 from fleet.world import World
 from node.bucket import keys
@@ -66,7 +66,7 @@ class Leases:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def _follow(self, node: str) -> None:
-        """Until the session is over; a later one is noticed by the watch."""
+        """Look until the session is over; a later one is noticed by the watch."""
         while True:
             try:
                 due = await self._look(node)
@@ -93,6 +93,7 @@ class Leases:
         track = after_read(known.track if known else None, held.record, began=began, ended=ended)
         self._known[node] = _Known(held.record, track)
         self._world.set_lease(keys.node(node), held)
+        self._world.lease_overdue(node, overdue(track, held.record))
         if track.verdict == "silent" and self._acts():
             return await self._revoke(node, held, ended - track.sighting.since, track)
         return track.due

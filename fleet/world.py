@@ -33,6 +33,7 @@ class World:
         self.notes: dict[str, tuple[str, str]] = {}
         self.rollbacks: dict[str, str] = {}
         self.unreachable: dict[str, str] = {}
+        self.overdue: set[str] = set()
         self.revoked: dict[str, int] = {}
         self.cordons: Cordons = Cordons(nonce="")
         self.etags: dict[str, str] = {}
@@ -125,6 +126,12 @@ class World:
         if not known:
             self._refresh(node)
 
+    def lease_overdue(self, node: str, overdue: bool) -> None:
+        """Whether a machine's lease was not renewed in time."""
+        if overdue != (node in self.overdue):
+            (self.overdue.add if overdue else self.overdue.discard)(node)
+            self._refresh(node)
+
     def mark_sent(self, tenant: str, sent: Sent) -> None:
         """An agent acknowledged an assignment."""
         self.sent[tenant] = sent
@@ -178,6 +185,7 @@ class World:
             labels=lease.labels,
             reachable=report is not None and node not in self.unreachable,
             fenced=report.fenced if report else False,
+            overdue=node in self.overdue and lease.state != "gone",
             cordoned=cordon is not None,
             drain=cordon.at_once if cordon is not None and cordon.state == "draining" else 0,
         )

@@ -37,6 +37,8 @@ REASONS: dict[str, str] = {
     "node_over": "its node's session is over; it is brought up again from the bucket",
     "node_lost": "nothing of it runs, as its node's session is over; the next up goes on from its volume or the bucket",
     "node_unreachable": "its node's agent does not answer; what is shown is the last that is known",
+    "node_overdue": "its node has not renewed its lease in time: it stands still there until the node is back, or is "
+    "brought up elsewhere once that session is over",
     "no_data": "it never held any data",
     "deleting": "its data is deleted once it is due",
     "deleted": "its data is deleted",
@@ -166,7 +168,9 @@ def status(want: Want, seen: Evidence, note: tuple[str, str] | None, *, done: bo
     if report is not None and not row.reason:
         reason, message = report.reason, report.message
     if seen.hold == "away":
-        reason, message = "node_unreachable", REASONS["node_unreachable"]
+        reason = "node_overdue" if seen.overdue else "node_unreachable"
+        message = REASONS[reason]
+        state = "frozen" if seen.overdue and state == "running" else state
     if note is not None and (state not in SETTLED[want] or not done):
         reason, message = note
         state = "failed" if reason in _FAILURES and state == "pending" else state

@@ -20,7 +20,8 @@ _OWNER_HOLDING = frozenset({"claimed", "running", "lost", "damaged"})
 @dataclass(frozen=True, slots=True)
 class Machine:
     """A node by its lease and its agent. `reachable`: the agent answers; `cordoned`: takes no new tenant; `drain`: how
-    many of its tenants it gives away at a time, 0 if it keeps them.
+    many of its tenants it gives away at a time, 0 if it keeps them; `overdue`: its lease was not renewed in time, so it
+    stands still or is no more, and its session is not ended yet.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Machine:
     fenced: bool = False
     cordoned: bool = False
     drain: int = 0
+    overdue: bool = False
 
     @property
     def usable(self) -> bool:
@@ -93,7 +95,8 @@ class Evidence:
     """The best that is known of one tenant: where, at which epoch, in what state.
 
     `report` is None when only the owner record speaks. `hold` says what became of the node: `none` (nobody has it),
-    `live`, `away` (its agent does not answer, its session may go on), `over` (its session is over).
+    `live`, `away` (its agent does not answer, its session may go on), `over` (its session is over). `overdue`: its
+    lease was not renewed in time, and nothing on it may run.
     """
 
     node: str | None
@@ -101,6 +104,7 @@ class Evidence:
     owner_state: str | None
     report: TenantReport | None
     hold: Literal["none", "live", "away", "over"]
+    overdue: bool = False
 
 
 NOTHING = Evidence(None, 0, None, None, "none")
@@ -147,7 +151,7 @@ def _reported(node: str, report: TenantReport, owner: Owner | None, is_: Is) -> 
         return Evidence(node, epoch, state, report, "none")
     if machine is None or machine.state == "gone":
         return Evidence(node, epoch, state, report, "over")
-    return Evidence(node, epoch, state, report, "live" if machine.reachable else "away")
+    return Evidence(node, epoch, state, report, "live" if machine.reachable else "away", machine.overdue)
 
 
 def _recorded(owner: Owner, is_: Is) -> Evidence:
@@ -156,8 +160,8 @@ def _recorded(owner: Owner, is_: Is) -> Evidence:
         return Evidence(owner.node, owner.epoch, owner.state, None, "none")
     if session_over(machine, owner.session):
         return Evidence(owner.node, owner.epoch, owner.state, None, "over")
-    live = machine is not None and machine.reachable
-    return Evidence(owner.node, owner.epoch, owner.state, None, "live" if live else "away")
+    live, overdue = machine is not None and machine.reachable, machine is not None and machine.overdue
+    return Evidence(owner.node, owner.epoch, owner.state, None, "live" if live else "away", overdue)
 
 
 def observed(spec: Spec, seen: Evidence, owner: Owner | None) -> int:

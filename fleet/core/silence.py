@@ -53,6 +53,14 @@ def after_read(track: Track | None, lease: Lease, *, began: float, ended: float)
     return Track(seen, verdict, ended, steady_at, due)
 
 
+def overdue(track: Track, lease: Lease) -> bool:
+    """Whether the machine's own deadline has passed, by the last answered read: nothing on it may run until it renews.
+
+    Counted from when the last renewal was seen, which is later than when it was made.
+    """
+    return lease.mode == "shared" and lease.state != "gone" and track.read_at - track.sighting.since > lease.ttl_s
+
+
 def after_failure(track: Track, lease: Lease, *, ended: float) -> Track:
     """A read failed or did not answer, until `ended`: nothing is known but that it is tried again soon."""
     return replace(track, due=ended + lease.ttl_s / RENEWALS / STEPS)

@@ -134,6 +134,7 @@ def test_two_that_both_act_do_no_harm(machines):
         assert (lease.session, lease.state) == (1, "gone")
 
 
+@pytest.mark.long
 @pytest.mark.store
 def test_another_takes_over_when_the_one_that_acts_is_killed(minio, tmp_path):
     with running(minio, tmp_path / "p") as both, both.second() as (second, client):

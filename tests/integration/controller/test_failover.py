@@ -54,6 +54,20 @@ def test_a_machine_whose_agent_is_away_but_which_renews_is_not_dead(pair):
     agent.silent.set()
 
 
+def test_a_tenant_of_a_machine_that_vanished_is_not_said_to_run(bare):
+    bare.join("n1", ttl_s=1.0, margin_s=3.0)
+    bare.start()
+    bare.until(lambda: bare.states() == ["ready"])
+    bare.up("acme")
+    agent = bare.agents.pop("n1")
+    agent.served.call(agent.close)
+    agent.served.stop()
+    shown = bare.until(lambda: (t := bare.get("acme"))["reason"] == "node_overdue" and t)
+    assert (shown["state"], shown["node"]) == ("frozen", "n1")
+    shown = bare.until(lambda: (t := bare.get("acme"))["state"] == "pending" and t)
+    assert "n1 is gone" in shown["message"]
+
+
 def test_a_machine_that_comes_back_is_used_again(pair):
     zombie = pair.agents["n1"]
     zombie.silent.set()

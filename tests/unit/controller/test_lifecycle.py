@@ -76,3 +76,10 @@ def test_an_unknown_sign_raises():
     strange = Evidence("n1", 1, "eaten", None, "none")
     with pytest.raises(ValueError, match="no state for want 'up'"):
         status("up", strange, None)
+
+
+def test_what_runs_on_a_machine_whose_lease_is_overdue_is_shown_as_standing_still():
+    away = Evidence("n1", 1, "running", report(), "away", overdue=True)
+    assert (status("up", away, None).state, status("up", away, None).reason) == ("frozen", "node_overdue")
+    answers = Evidence("n1", 1, "running", report(), "live", overdue=True)
+    assert status("up", answers, None).state == "running"

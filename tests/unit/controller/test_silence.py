@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.core.silence import SOLO_S, after_failure, after_read
+from fleet.core.silence import SOLO_S, after_failure, after_read, overdue
 from node.bucket.liveness import gone
 from node.bucket.records import Capacity, Lease
 
@@ -129,3 +129,13 @@ def test_nobody_is_silent_within_the_window_of_a_renewal(pauses, delay_s):
     found = machine.observe(at + 100.0, delay_s=delay_s)
     assert found is not None
     assert all(not found - WINDOW_S < renewal <= found for renewal in renewals)
+
+
+def test_a_lease_is_overdue_once_its_machine_must_stand_still_and_not_once_it_is_gone():
+    first = after_read(None, lease(), began=0.0, ended=0.0)
+    assert not overdue(after_read(first, lease(), began=TTL_S, ended=TTL_S), lease())
+    late = after_read(first, lease(), began=TTL_S + 0.1, ended=TTL_S + 0.1)
+    assert overdue(late, lease())
+    assert not overdue(late, gone(lease(), nonce="m"))
+    assert not overdue(late, lease(mode="solo"))
+    assert not overdue(after_read(late, lease(seq=2), began=16.0, ended=16.0), lease(seq=2))
