@@ -17,6 +17,7 @@ from node.workflow.codec import Codec
 from node.workflow.define import Workflow
 from node.workflow.errors import (
     AlreadyServed,
+    InputConflict,
     InvalidDefinition,
     InvalidInput,
     NoSuchRun,
@@ -24,9 +25,11 @@ from node.workflow.errors import (
     NotStorable,
     RunClosed,
     Unconfirmed,
+    UnknownWorkflow,
 )
 from node.workflow.events import Draft, Event, Kind
 from node.workflow.executive import Executive
+from node.workflow.fork import copy, cut, was_forked_alike
 from node.workflow.gate import Durable
 from node.workflow.loaded import Item
 from node.workflow.payload import encode
@@ -234,6 +237,41 @@ class Engine:
         Raises NoSuchRun, RunClosed, NotRecorded, Unconfirmed, NotOpen.
         """
         await self._send(run_id, Item(Draft(Kind.RESUMED, {})))
+
+    async def fork(
+        self,
+        run_id: str,
+        *,
+        seq: int | None = None,
+        step: int | None = None,
+        new_id: str | None = None,
+        workflow: str | None = None,
+    ) -> Started:
+        """Start a run from the first events of another, open or closed; returns once that is durable.
+
+        It shares the events up to number `seq`, or those before step `step` had a result (so that step is done again),
+        or all but the end. What they record is not done again; what follows is, by this code or by that of `workflow`.
+        The same fork again with its `new_id` is the run that exists.
+
+        Raises NoSuchRun, UnknownWorkflow, InvalidInput, InputConflict, NotRecorded, Unconfirmed, NotOpen.
+        """
+        source, store = self._row(run_id), self._executive.store
+        name = workflow or source.name
+        if name not in self._definitions:
+            raise UnknownWorkflow(name, tuple(self._definitions))
+        history = store.events(run_id)
+        count, new_id = cut(history, seq, step), self._run_id(new_id)
+        row = store.row(new_id)
+        if row is not None or self._executive.in_memory(new_id):
+            if row is None or not was_forked_alike(row, run_id, history[:count], store.events(new_id)):
+                raise InputConflict(new_id, "something else")
+            await self._confirmed(new_id, self._executive.writer.commits)
+            return Started(new_id, created=False)
+        await self._executive.write(lambda db: copy(db, source, new_id, count, name), f"run {new_id}")
+        commit = self._executive.writer.commits
+        self._executive.adopt(new_id)
+        await self._confirmed(new_id, commit)
+        return Started(new_id, created=True)
 
     async def query(self, run_id: str, name: str, *args: Any) -> Any:
         """What the run's code answers (`ctx.on_query`) as of its last recorded event, plain JSON in and out.

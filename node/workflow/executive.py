@@ -161,6 +161,12 @@ class Executive:
         """Take a new run into memory."""
         self._loaded[loaded.row.id] = loaded
 
+    def adopt(self, run_id: str) -> None:
+        """Go on with a run that is in the file and that nobody has seen yet."""
+        self.stats.runs["running"] += 1
+        self._advance(self.load(run_id))
+        self._alarm.set(self.now_ms())
+
     def in_memory(self, run_id: str) -> bool:
         """Whether the run is in memory; it may not be in the file yet."""
         return run_id in self._loaded

@@ -72,6 +72,5 @@ class Book:
 def replay(definition: Workflow, events: Iterable[Event], run_id: str = "r1") -> Machine:
     """A machine that has been fed a history."""
     machine = Machine(definition, run_id)
-    for event in events:
-        machine.feed(event)
+    machine.replay(list(events))
     return machine
