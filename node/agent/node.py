@@ -263,6 +263,9 @@ class Node:
                         await tenant.ousted()
                 case "behind" | "caught_up":
                     self.board.update(event.tenant, behind=event.kind == "behind")
+                case "volume_stopped":
+                    if tenant is not None:
+                        tenant.volume_stopped()
                 case "sidecar_restarted":
                     pass  # counted where it is restarted; the log has it
 

@@ -16,7 +16,7 @@ BACKOFF_LIMIT_S = 60.0
 # A worker that ran this long was healthy: its next crash starts the backoff anew.
 STEADY_S = 60.0
 
-Step = Literal["up", "worker", "restart", "restore", "down", "purge", "tombstone", "observe", "wait", "idle"]
+Step = Literal["up", "worker", "restart", "restore", "renew", "down", "purge", "tombstone", "observe", "wait", "idle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Actual:
     one that runs, empty for none.
     settled: the generation that was carried out or given up. failures: failed tries in a row. retry_at: not before this
     moment, monotonic seconds. blocked_generation: retrying this one can't help (lost, damaged, refused for good).
+    stopped: its disk has stopped after an error, and all that was on it is in the bucket.
     gone: tombstoned. restore_id: the last restore that was carried out.
     """
 
@@ -38,6 +39,7 @@ class Actual:
     retry_at: float = 0.0
     blocked_generation: int = 0
     gone: bool = False
+    stopped: bool = False
     restore_id: str | None = None
 
 
@@ -68,6 +70,8 @@ def _step(want: Assignment, actual: Actual) -> Step:
         return "restore"
     if not actual.held:
         return "up"
+    if actual.stopped:
+        return "renew"
     if not actual.worker:
         return "worker"
     if actual.worker != fingerprint(want.spec, want.restarts) and actual.settled < want.generation:

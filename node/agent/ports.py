@@ -186,6 +186,9 @@ class Volumes(Protocol):
     def drop_aside(self, path: Path) -> None:
         """Delete a volume that was set aside; one that is gone is fine."""
 
+    def stopped(self, tenant: str) -> bool:
+        """Whether its disk has stopped writing after an error, and there is room again for it to begin anew."""
+
     def discard(self, tenant: str) -> None:
         """Delete the volume of a tenant whose last byte is confirmed and released, or whose purge is due."""
 

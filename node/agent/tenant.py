@@ -124,6 +124,12 @@ class Tenant:
             self._say("pending", "owned_elsewhere", f"{self.name} belongs to another node now")
             self.poke()
 
+    def volume_stopped(self) -> None:
+        """Its disk takes no more writes since this machine's was full: begin anew from the bucket, which has it all."""
+        if self.actual.held and not self.actual.stopped:
+            self.actual = replace(self.actual, stopped=True)
+            self.poke()
+
     async def _halt(self) -> None:
         task = self._task
         if task is not None and task is not asyncio.current_task():
@@ -288,7 +294,7 @@ class Tenant:
                 await self._start_worker(want)
             case "restart":
                 await self._restart(want)
-            case "restore":
+            case "restore" | "renew":
                 if self.actual.claimed:
                     await self._down(purge=False, generation=None)
                 await self._up(want)
@@ -319,7 +325,7 @@ class Tenant:
 
     async def _raise(self, want: Assignment) -> None:
         await self.walk.stop_worker()  # of a walk that failed half-way
-        self.actual = replace(self.actual, claimed=True, held=False, worker="", gone=False)
+        self.actual = replace(self.actual, claimed=True, held=False, worker="", gone=False, stopped=False)
         claim = await self.walk.attach(want, self._progress)
         self.actual = replace(self.actual, restore_id=want.restore.id if want.restore else None)
         self._board.update(self.name, epoch=claim.epoch, data_epoch=claim.data_epoch, restore_id=claim.restore_id)
@@ -331,11 +337,14 @@ class Tenant:
             # Its worker makes the files: both start, and the record follows when the first bytes are confirmed.
             await _both(self._stream(claim), self._start_worker(want))
         else:
-            await self.walk.stream(claim)
-            await self.walk.settle(claim, self._progress)
-            self.actual = replace(self.actual, held=True)
-            self._board.update(self.name, data_epoch=claim.epoch)
+            await _both(self._hold(claim), self.walk.make(want, self._session()))
             await self._start_worker(want)
+
+    async def _hold(self, claim: Claim) -> None:
+        await self.walk.stream(claim)
+        await self.walk.settle(claim, self._progress)
+        self.actual = replace(self.actual, held=True)
+        self._board.update(self.name, data_epoch=claim.epoch)
 
     async def _stream(self, claim: Claim) -> None:
         await self.walk.stream(claim)

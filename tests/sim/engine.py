@@ -164,6 +164,10 @@ class Volumes:
         if vol is not None:
             self._m.world.judge.discarded(tenant, vol)
 
+    def stopped(self, tenant: str) -> bool:
+        """No disk here stops after an error."""
+        return False
+
     def used_bytes(self, tenant: str) -> int:
         """Nothing to speak of."""
         return 0

@@ -84,13 +84,21 @@ async def look(ctx: Context, t: HeldTenant, limits: Limits) -> list[CustodyEvent
     found = await replication(ctx, t)
     if t.sidecar is not streaming:
         return []
-    if event := await _room(ctx, t, limits):
+    if event := await _room(ctx, t, limits) or await _stopped(ctx, t, found):
         return [event]
     limits = await _limits(ctx, t, streaming, limits, found)
     seen = Seen(ctx.monotonic(), found.files or None, found.lag_s if found.files else None, _call_s(ctx, streaming))
     streaming.watch, verdicts = watchdog.look(streaming.watch, seen, limits, behind_s=behind_s(t.claim.rpo_s))
     acted = [await _act(ctx, t, limits, verdict, found) for verdict in verdicts]
     return [event for event in acted if event]
+
+
+async def _stopped(ctx: Context, t: HeldTenant, found: Replication) -> CustodyEvent | None:
+    """A disk that stopped when its machine's was full, of which nothing is missing in the bucket."""
+    if found.lag_s != 0 or not t.claim.settled or not await ctx.on_engine(ctx.volumes.stopped, t.tenant):
+        return None
+    why = "its disk stopped at an error and has room again: it begins anew from the bucket"
+    return CustodyEvent(t.tenant, "volume_stopped", f"{t.tenant}: {why}")
 
 
 async def _room(ctx: Context, t: HeldTenant, limits: Limits) -> CustodyEvent | None:

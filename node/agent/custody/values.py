@@ -131,12 +131,13 @@ class Replication:
     restarts: int = 0
 
 
-EventKind = Literal["sidecar_restarted", "behind", "caught_up", "foreign_writer", "ousted"]
+EventKind = Literal["sidecar_restarted", "volume_stopped", "behind", "caught_up", "foreign_writer", "ousted"]
 
 
 @dataclass(frozen=True, slots=True)
 class CustodyEvent:
-    """Something that custody saw or did by itself. `foreign_writer` and `ousted`: kill what runs of this tenant."""
+    """Something that custody saw or did by itself. `foreign_writer` and `ousted`: kill what runs of this tenant;
+    `volume_stopped`: its disk takes no more writes, and all of it is in the bucket."""
 
     tenant: str
     kind: EventKind

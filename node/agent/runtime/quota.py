@@ -56,13 +56,13 @@ def attach(image: Path, folder: Path) -> bool:
     """Mount `image` at `folder`; mounted already is fine. One that a full disk has stopped is mounted afresh, and one
     that a crash has damaged is repaired. Answers whether it had stopped: then some of what was written to it, though
     it could be read until now, is gone. Raises RuntimeFailed (no_quota, volume_damaged, busy)."""
-    stopped = folder.is_mount() and _stopped(folder)
+    had_stopped = folder.is_mount() and stopped(folder)
     if folder.is_mount():
-        if not stopped:
+        if not had_stopped:
             return False
         detach(folder)
     if _mount(image, folder):
-        return stopped
+        return had_stopped
     detach(folder)
     if _stays_in_use(image):
         _mount(image, folder)  # as it was: who looks after its containers looks here
@@ -71,10 +71,10 @@ def attach(image: Path, folder: Path) -> bool:
     _repair(image)
     if not _mount(image, folder):
         raise RuntimeFailed(f"cannot mount {image} at {folder}; see dmesg", reason="no_quota", retryable=True)
-    return stopped
+    return had_stopped
 
 
-def _stopped(folder: Path) -> bool:
+def stopped(folder: Path) -> bool:
     """Whether the file system mounted there has stopped writing after an error. Newer kernels have a word of their own
     for that, and call it writable still."""
     if os.statvfs(folder).f_flag & os.ST_RDONLY:
@@ -140,7 +140,7 @@ def _mount(image: Path, folder: Path) -> bool:
         return False
     with contextlib.suppress(OSError):  # not empty, or no folder any more: then it is the tenant's
         (folder / "lost+found").rmdir()
-    return not _stopped(folder)
+    return not stopped(folder)
 
 
 def _run(command: list[str], reason: str) -> str:

@@ -105,6 +105,11 @@ class DiskVolumes:
         except OSError as e:
             raise RuntimeFailed(f"{path} is not all gone: {e}", reason=_reason(e), retryable=True) from e
 
+    def stopped(self, tenant: str) -> bool:
+        """Whether its disk has stopped writing after an error, and there is room again for it to begin anew."""
+        data = self._home(tenant) / "data"
+        return data.is_mount() and quota.stopped(data) and _free_bytes(self._tenants) >= LOWEST_FREE_BYTES
+
     def discard(self, tenant: str) -> None:
         """Delete the volume of a tenant whose last byte is confirmed and released, or whose purge is due; one that is
         gone is fine."""
@@ -148,8 +153,7 @@ class DiskVolumes:
 
     def _make(self, tenant: str, home: Path, disk_bytes: int) -> None:
         self._tenants.mkdir(mode=0o700, parents=True, exist_ok=True)
-        room = os.statvfs(self._tenants)
-        if room.f_bavail * room.f_frsize < LOWEST_FREE_BYTES:
+        if _free_bytes(self._tenants) < LOWEST_FREE_BYTES:
             text = f"no room for {tenant}: less than {LOWEST_FREE_BYTES >> 20} MiB are free in {self._tenants}"
             raise RuntimeFailed(text, reason="disk_full", retryable=True)
         fresh = self._tenants / f".new-{tenant}"
@@ -168,6 +172,11 @@ class DiskVolumes:
         if (home / IMAGE).exists() and quota.attach(home / IMAGE, volume.data):
             _distrust(volume.marker)
         return volume
+
+
+def _free_bytes(folder: Path) -> int:
+    room = os.statvfs(folder)
+    return room.f_bavail * room.f_frsize
 
 
 def _noted(path: Path) -> AsideVolume:

@@ -209,6 +209,9 @@ class LocalVolumes:
         there = sorted(folder.iterdir()) if folder.is_dir() else []
         return [AsideVolume(p.name.split("-")[0], p, p.stat().st_ctime, 0) for p in there]
 
+    def stopped(self, tenant: str) -> bool:
+        return False
+
     def drop_aside(self, path: Path) -> None:
         shutil.rmtree(path)
 
