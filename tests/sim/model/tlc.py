@@ -23,6 +23,11 @@ MAIN = "tlc2.TLC"
 _QUICK = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xmx1g")
 _LONG = ("-XX:+UseParallelGC", "-Xmx3g")
 
+_STATE = re.compile(
+    r"^State (\d+): <?(.*?)>?\n(.*?)(?=^State \d+:|^\d+ states|^Finished|^Back to|^The number|\Z)",
+    re.MULTILINE | re.DOTALL,
+)
+
 
 class Missing(Exception):
     """Java or TLC is not here; the message says which, and how to get it."""

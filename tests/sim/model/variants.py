@@ -5,7 +5,7 @@ Each variant keeps the bounds and the faults as small as what it breaks allows, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,11 @@ def _owner(name: str, why: str, breaks: tuple[str, ...], kinds: str, faults: int
 
 
 def _two(variant: Variant) -> Variant:
-    return Variant(variant.name, variant.module, variant.why, variant.breaks, variant.sets | TWO_FILES)
+    return replace(variant, sets=variant.sets | TWO_FILES)
+
+
+def _forever(variant: Variant) -> Variant:
+    return replace(variant, liveness=True)
 
 
 OWNERSHIP = (
@@ -304,6 +308,27 @@ OWNERSHIP = (
     ),
     _owner(
         "collected-above-data", "the only whole epoch is deleted", ACK_GONE, "gc machine", 2, GC="older", Nodes="{a}"
+    ),
+    # what comes about in the end
+    _forever(
+        _owner(
+            "ambiguous-and-not-taken-up",
+            "nobody takes up a claim that was applied after all",
+            ("ComesBack",),
+            "timeout",
+            AMBIG="reread",
+            OWNREC="FALSE",
+        )
+    ),
+    _forever(
+        _owner(
+            "nothing-says-so",
+            "a machine that went on after its pause runs beside its successor for ever",
+            ("OneInTheEnd",),
+            "pause",
+            REVOKE="FALSE",
+            WATCH="FALSE",
+        )
     ),
     # assumptions: without them the invariant does not hold
     _owner("both-die", "nobody is left to freeze", TWO_AT_WORK, "bothdie"),
