@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,15 @@ from typing import Any
 import apsw
 
 from node.workflow import Context, Engine, Retry, activity, activity_info, workflow
+from node.workflow.errors import WorkflowError
 from node.workflow.sqlite import connect
+from tests.integration.workflow.effects import effect
+from tests.integration.workflow.generated import Grower, tree
+from tests.integration.workflow.writes import Counter, Fault, FaultyDisk
 
 RUNS = 24
 LONGEST_LIFE_S = 60.0
-
-
-def effect(*values: Any) -> None:
-    """One line in a file that survives the process, before the activity does anything else."""
-    info = activity_info()
-    line = json.dumps([int(os.environ["GENERATION"]), info.idempotency_key, values])
-    descriptor = os.open(os.environ["EFFECTS"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.write(descriptor, line.encode() + b"\n")
-    os.close(descriptor)
+REFUSED = 3  # the exit status of a life whose disk did not let it serve
 
 
 @activity
@@ -96,20 +93,21 @@ async def chain(ctx: Context, n: int) -> list[int]:
     return drawn
 
 
-async def serve(path: Path, names: list[str], bucket: Path | None) -> None:
+async def serve(path: Path, names: list[str], runs: int, seed: int, bucket: Path | None) -> None:
     """Start every run (again), send every signal (again), and wait for all the ends."""
     options: dict[str, Any] = {"checkpoint": True}
     if bucket is not None:
         options = {"durable": lambda: asyncio.to_thread(upload, path, bucket), "synchronous": "normal"}
-    engine = Engine(path, [row, fan, waits, chain], **options)
+    engine = Engine(path, [row, fan, waits, chain, tree], **options)
     await engine.open()
-    await asyncio.gather(*(_drive(engine, names[n % len(names)], n) for n in range(RUNS)))
+    await asyncio.gather(*(_drive(engine, names[n % len(names)], n, seed) for n in range(runs)))
     await engine.close()
 
 
-async def _drive(engine: Engine, name: str, n: int) -> None:
+async def _drive(engine: Engine, name: str, n: int, seed: int) -> None:
     run_id = f"{name}-{n}"
-    await engine.start(name, n, run_id)
+    given: Any = {"tree": Grower(random.Random(f"{seed} {n}")).tree(), "before": n} if name == "tree" else n
+    await engine.start(name, given, run_id)
     if name == "waits" and not engine.get(run_id).closed:
         await engine.signal(run_id, "more", 100, signal_id="only")
     await engine.result(run_id)
@@ -137,7 +135,14 @@ def fork_lives() -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
             os.environ["EFFECTS"], os.environ["GENERATION"] = life["effects"], str(life["generation"])
             bucket = Path(life["bucket"]) if life["bucket"] else None
-            asyncio.run(serve(Path(life["path"]), life["names"], bucket))
+            counter = Counter(life["write"], life["fault"])
+            disk = FaultyDisk(counter) if life["fault"] else None
+            try:
+                asyncio.run(serve(Path(life["path"]), life["names"], life["runs"], life["seed"], bucket))
+            except (apsw.Error, WorkflowError):
+                traceback.print_exc()
+                os._exit(REFUSED if disk else 1)
+            Path(life["path"]).with_name("writes").write_text(str(counter.seen))
             os._exit(0)
         signal.sigtimedwait({signal.SIGCHLD}, life["seconds"])
         os.kill(pid, signal.SIGKILL)
@@ -155,17 +160,11 @@ class Effect:
     values: list[Any]
 
 
-class Server:
-    """The folder of one server over all its lives."""
+class Forks:
+    """The process that forks the lives of any number of servers."""
 
-    def __init__(self, folder: Path, names: list[str], *, uploads: bool = False) -> None:
-        folder.mkdir()
-        self.path = folder / "workflow.db"
-        self.effects_path = folder / "effects"
-        self.bucket = folder / "bucket.db" if uploads else None
-        self.names = names
-        self.generation = 0
-        self._forks = subprocess.Popen(
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.integration.workflow.mortal"],
             cwd=Path(__file__).parents[3],
             stdin=subprocess.PIPE,
@@ -173,8 +172,40 @@ class Server:
             text=True,
         )
 
-    def live_for(self, seconds: float) -> bool:
-        """A life that is ended with SIGKILL after `seconds`. True when it had done everything before."""
+    def life(self, life: dict[str, Any]) -> int:
+        """Fork one and wait for its end; answers its status as `waitpid` tells it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(life) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """No more lives."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(LONGEST_LIFE_S)
+
+
+class Server:
+    """The folder of one server over all its lives."""
+
+    def __init__(
+        self, folder: Path, names: list[str], forks: Forks, *, uploads: bool = False, runs: int = RUNS, seed: int = 0
+    ) -> None:
+        folder.mkdir()
+        self.seed = seed
+        self.runs = runs
+        self.path = folder / "workflow.db"
+        self.effects_path = folder / "effects"
+        self.bucket = folder / "bucket.db" if uploads else None
+        self.names = names
+        self.generation = 0
+        self._forks = forks
+
+    def live_for(self, seconds: float, fault: Fault | None = None, write: int = 0) -> bool:
+        """A life that is ended with SIGKILL after `seconds`, or meets `fault` at a `write` of its. True when it had
+        done everything before."""
         self.generation += 1
         life = {
             "path": str(self.path),
@@ -183,24 +214,23 @@ class Server:
             "generation": self.generation,
             "bucket": str(self.bucket or ""),
             "seconds": seconds,
+            "runs": self.runs,
+            "seed": self.seed,
+            "fault": fault,
+            "write": write,
         }
-        assert self._forks.stdin is not None
-        assert self._forks.stdout is not None
-        self._forks.stdin.write(json.dumps(life) + "\n")
-        self._forks.stdin.flush()
-        status = int(self._forks.stdout.readline())
-        assert status in (0, signal.SIGKILL), f"a life ended by itself with status {status}"
+        status = self._forks.life(life)
+        refused = status == REFUSED << 8 and fault in ("error", "full")
+        assert refused or status in (0, signal.SIGKILL), f"a life ended by itself with status {status}"
         return status == 0
 
     def live(self) -> None:
         """A life to the end."""
         assert self.live_for(LONGEST_LIFE_S)
 
-    def close(self) -> None:
-        """Stop what forks the lives."""
-        assert self._forks.stdin is not None
-        self._forks.stdin.close()
-        self._forks.wait(LONGEST_LIFE_S)
+    def writes(self) -> int:
+        """How many writes the last life that ended by itself made; counted where it had a fault to meet."""
+        return int(self.path.with_name("writes").read_text())
 
     def lose_the_machine(self) -> None:
         """What was not uploaded is gone."""

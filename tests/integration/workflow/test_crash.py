@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.integration.workflow.mortal import RUNS, Lives, Server, new_seed
+from tests.integration.workflow.mortal import RUNS, Forks, Lives, Server, new_seed
 
 NewServer = Callable[..., Server]
 
 
 @pytest.fixture
 def new_server() -> Iterator[NewServer]:
-    with ExitStack() as stack:
+    forks = Forks()
 
-        def new(folder: Path, names: list[str], *, uploads: bool = False) -> Server:
-            server = Server(folder, names, uploads=uploads)
-            stack.callback(server.close)
-            return server
+    def new(folder: Path, names: list[str], *, uploads: bool = False) -> Server:
+        return Server(folder, names, forks, uploads=uploads)
 
-        yield new
+    yield new
+    forks.close()
 
 
 @pytest.mark.parametrize("kills", [8, pytest.param(500, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
