@@ -40,11 +40,12 @@ class Outdated(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Failing:
-    """A tenant whose last actions failed: `count` in a row at this generation."""
+    """A tenant whose last actions failed: `count` in a row at this generation, the last one towards `node`."""
 
     generation: int
     count: int
     until: float
+    node: str | None
 
 
 class Executor:
@@ -78,6 +79,9 @@ class Executor:
         spec = self._world.specs.get(tenant)
         if failing is None or spec is None or spec.generation != failing.generation:
             return True
+        machine = self._world.machines.get(failing.node or "")
+        if machine is not None and not machine.reachable:
+            return True  # that machine is asked nothing more: what comes now is for another one
         return asyncio.get_running_loop().time() >= failing.until
 
     def start(self, tenant: str, actions: Sequence[Action]) -> None:
@@ -92,8 +96,10 @@ class Executor:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, tenant: str, actions: tuple[Action, ...]) -> None:
+        node = None
         try:
             for action in actions:
+                node = action.node if isinstance(action, Assign | Purge) else None
                 await self._do(action)
             self._recovered(tenant)
             failure: FleetError | None = None
@@ -109,7 +115,7 @@ class Executor:
         if failure is None:
             self._world.touch(tenant)
         else:
-            self._failed(tenant, failure)
+            self._failed(tenant, failure, node)
 
     def _recovered(self, tenant: str) -> None:
         if self._failing.pop(tenant, None) is not None:
@@ -117,14 +123,14 @@ class Executor:
             if note is not None and note[0] in {"error", *_REASONS.values()}:
                 del self._world.notes[tenant]
 
-    def _failed(self, tenant: str, error: FleetError) -> None:
+    def _failed(self, tenant: str, error: FleetError, node: str | None) -> None:
         spec = self._world.specs.get(tenant)
         generation = spec.generation if spec is not None else 0
         before = self._failing.get(tenant)
         count = before.count + 1 if before is not None and before.generation == generation else 1
         wait_s = min(LONGEST_S, FIRST_S * 2.0 ** min(count - 1, 16)) * (0.5 + self._draw() / 2)
         loop = asyncio.get_running_loop()
-        self._failing[tenant] = _Failing(generation, count, loop.time() + wait_s)
+        self._failing[tenant] = _Failing(generation, count, loop.time() + wait_s, node)
         loop.call_later(wait_s + 0.001, self._world.touch, tenant)
         reason = _REASONS.get(type(error), "error")
         self._world.note(tenant, reason, str(error))
