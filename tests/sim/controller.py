@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 from fleet.bucket import Bucket
 from fleet.core import change
 from fleet.core.actions import Assign, MarkProven
-from fleet.core.model import Is, Machine, Sent
+from fleet.core.model import Sent
 from fleet.core.reconcile import reconcile
 from fleet.leases import Leases
-from node.api import Assignment, TenantReport
+from fleet.world import World as Known
+from node.api import Assignment
 from node.bucket import cas, keys
-from node.bucket.cas import Held
 from node.bucket.errors import BadRecord, BucketError
 from node.bucket.records import Lease, Owner
 from tests.sim.clock import Clock
@@ -44,11 +44,8 @@ class Controller:
         """It knows nothing, and reads everything."""
         if self.process is not None:
             return
-        self.leases: dict[str, Lease] = {}
-        self.revoked: dict[str, int] = {}
-        self._owners: dict[str, Owner] = {}
-        self._etags: dict[str, str] = {}
-        self._sent: dict[str, Sent] = {}
+        self._known = Known(clock=self.clock.now)
+        self._heard: dict[str, tuple[object, int]] = {}
         self._loaded = False
         self.process = Process(self.world.scheduler, self.clock, self.name, self.world.crashed)
         self.process.start(self._main())
@@ -59,19 +56,13 @@ class Controller:
             self.process.kill()
             self.process = None
 
-    # ---- what the product's observer of leases works with
-
-    def set_lease(self, key: str, held: Held[Lease]) -> None:
-        """A lease as it was read or ended."""
-        self.leases[keys.name_of(key)] = held.record
-
     def emit(self, kind: str, text: str, **more: object) -> None:
         """An event."""
         self.world.note(f"{self.name}: {text}")
 
     async def _main(self) -> None:
         looked = -LOOK_S
-        observer = Leases(cast(Any, self), Bucket(self.store), cast(Any, self), lambda: True)
+        observer = Leases(self._known, Bucket(self.store), cast(Any, self), lambda: True)
         while True:
             if self.clock.now() - looked >= LOOK_S:
                 looked = self.clock.now()
@@ -84,46 +75,43 @@ class Controller:
     # ---- what is
 
     def _look(self) -> None:
+        known = self._known
         try:
             for entry in self.store.list(keys.NODES):
-                known = self.leases.get(keys.name_of(entry.key))
-                if known is None or known.state == "gone":  # the others are followed
-                    held = cas.read(self.store, entry.key, Lease)
-                    if held is not None:
-                        self.leases[keys.name_of(entry.key)] = held.record
-            for entry in self.store.list(keys.OWNERS):
-                if self._etags.get(entry.key) != entry.etag:
-                    found = cas.read(self.store, entry.key, Owner)
+                lease = known.leases.get(keys.name_of(entry.key))
+                if lease is None or lease.state == "gone":  # the others are followed
+                    found = cas.read(self.store, entry.key, Lease)
                     if found is not None:
-                        self._owners[keys.name_of(entry.key)] = found.record
-                        self._etags[entry.key] = found.etag
+                        known.set_lease(entry.key, found)
+            for entry in self.store.list(keys.OWNERS):
+                if known.etags.get(entry.key) != entry.etag:
+                    owner = cas.read(self.store, entry.key, Owner)
+                    if owner is not None:
+                        known.set_owner(entry.key, owner)
             self._loaded = True
         except (BucketError, BadRecord):
             return
 
+    def _hear(self) -> None:
+        """What the agents report, and which of them do not answer."""
+        known, world = self._known, self.world
+        for node in list(known.leases):
+            m = world.machines.get(node)
+            agent: Any = m.agent if m is not None and m.on and not m.paused else None
+            if agent is None or not agent.answers or (self.name, node) in world.islands:
+                self._heard.pop(node, None)
+                known.node_unreachable(node, "it does not answer")
+            elif self._heard.get(node) != (agent, agent.node.board.version):
+                self._heard[node] = (agent, agent.node.board.version)
+                known.node_reported(agent.node._report(agent.node.board.version, agent.node.board.tenants()))
+
     # ---- what to do
 
     def _act(self) -> None:
-        world = self.world
-        machines: dict[str, Machine] = {}
-        reports: dict[str, dict[str, TenantReport]] = {}
-        for node, lease in self.leases.items():
-            m = world.machines.get(node)
-            agent: Any = m.agent if m is not None and m.on and not m.paused else None
-            answers = agent is not None and agent.answers and (self.name, node) not in world.islands
-            fenced = answers and bool(agent.node.fenced)
-            machines[node] = Machine(
-                node, lease.session, lease.state, lease.mode, lease.capacity, lease.labels, answers, fenced
-            )
-            if answers:
-                for r in agent.node.board.tenants():
-                    reports.setdefault(r.tenant, {})[node] = r
-        self._do(machines, reports)
-
-    def _do(self, machines: dict[str, Machine], reports: dict[str, dict[str, TenantReport]]) -> None:
-        world = self.world
-        is_ = Is(machines, self._owners, reports, self._sent, {})
-        for action in reconcile(world.wanted, is_, self.clock.now()):
+        self._hear()
+        known, world = self._known, self.world
+        known.specs.update(world.wanted)
+        for action in reconcile(known.specs, known.is_, self.clock.now()):
             match action:
                 case Assign():
                     self._assign(action)
@@ -144,12 +132,15 @@ class Controller:
         )  # fmt: skip
         world.note(f"{self.name}: {a.tenant} {a.want} on {a.node}")
 
+        known = self._known
+
         async def told() -> None:
             try:
                 await agent.assign(want)
             except Exception:  # noqa: BLE001 - it is not ready: the next look tells it again
                 return
-            self._sent[a.tenant] = Sent(a.node, a.session, a.generation, a.want, self.clock.now())
+            sent = Sent(a.node, a.session, a.generation, a.want, known.clock())
+            known.mark_sent(a.tenant, sent)
 
         process = agent.process
         process.call_soon(lambda: process.create_task(told()))

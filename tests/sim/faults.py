@@ -85,7 +85,7 @@ def begin(world: World, fault: Fault) -> None:
     elif fault.what == "kill_controller":
         _kill_controller(world, fault)
     elif fault.what == "sluggish":
-        world.network.slow[fault.who] = 5.0 if fault.who in world.controllers else 1.5
+        world.network.slow[fault.who] = 9.0 if fault.who in world.controllers else 1.5
         world.scheduler.after(fault.lasts, lambda: void(world.network.slow.pop(fault.who, None)))
     elif fault.what == "move":
         world.move(world.rng.choice(list(world.specs)))
