@@ -129,11 +129,13 @@ class Watch:
         return time.monotonic() < self._world.doubt_until
 
     def _unsettled(self) -> bool:
-        """Whether something waits for a node: none is there, one is missed, or a tenant has no place."""
-        machines = self._world.machines.values()
+        """Whether something waits for a node: none is there, one is missed or came back, or a tenant has no place."""
+        world = self._world
+        machines = world.machines.values()
         missed = any(not m.reachable and m.state != "gone" for m in machines)
-        parked = any(reason in ("no_node", "no_room") for reason, _ in self._world.notes.values())
-        return missed or parked or not any(m.usable for m in machines)
+        back = any(m.session > world.leases[m.name].session for m in machines)
+        parked = any(reason in ("no_node", "no_room") for reason, _ in world.notes.values())
+        return missed or back or parked or not any(m.usable for m in machines)
 
     async def _look(self, prefix: str, known: Entries | None = None) -> None:
         """LIST, and read what is not `known` under the ETag that is listed."""

@@ -110,7 +110,8 @@ class _Started:
         self.end()
         ready = answers(self._port, "/readyz", 200)
         began = time.perf_counter()
-        self._process.start(ready)
+        self._process.start(lambda: True)
+        wait_until(ready, "the controller to be ready", timeout_s=600, every_s=0.02)
         took_s = time.perf_counter() - began
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return took_s, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import subprocess
 
 import pytest
@@ -40,6 +42,21 @@ def test_a_drain_moves_everybody_and_shows_it(busy):
     assert all(wants.index((t, "down")) > wants.index((t, "up")) for t in TENANTS)
     again = cli(busy, "drain", "n1")
     assert again.returncode == 0
+
+
+def test_on_a_terminal_a_drain_has_a_bar(busy):
+    shown, terminal = pty.openpty()
+    environment = {**os.environ, "FLEET_CONTROLLER": busy.served.url, "FLEET_TOKEN": TOKEN, "TERM": "xterm"}
+    with subprocess.Popen([FLEET, "drain", "n1"], stdout=subprocess.DEVNULL, stderr=terminal, env=environment) as cli:
+        os.close(terminal)
+        said = b""
+        with contextlib.suppress(OSError):  # the end of a terminal whose other side is closed
+            while more := os.read(shown, 65536):
+                said += more
+    os.close(shown)
+    assert cli.returncode == 0
+    assert b"drain n1" in said
+    assert b"5/5" in said
 
 
 def test_never_more_are_between_two_machines_than_was_said(busy):
