@@ -159,8 +159,12 @@ class GuardLink:
 
     async def _beat(self) -> None:
         while True:
+            begun = time.monotonic()
             await asyncio.sleep(_HEARTBEAT_S)
             self._send({"heartbeat": self._progress})
+            if time.monotonic() - begun > _GUARD_SILENCE_S / 2:
+                # We stood still, and perhaps the guard with us: killed now it would not freeze what it must.
+                self._heard_at = time.monotonic()
             if self._writer is not None and time.monotonic() - self._heard_at > _GUARD_SILENCE_S:
                 await self._replace_guard()
 
