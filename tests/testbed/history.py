@@ -6,6 +6,7 @@ epoch that gave it. What was not answered, or not with yes, may have happened or
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -78,11 +79,11 @@ def _excused(call: Call, slack: Sequence[Slack]) -> bool:
 
 def _rows(told: Iterable[Call], rows: Sequence[str]) -> list[str]:
     """None is there twice, and none that nobody wrote."""
-    sent = {c.row for c in told if c.kind == "write"}
-    twice = sorted({row for row in rows if rows.count(row) > 1}) if len(rows) != len(set(rows)) else []
+    sent = {c.row: c for c in told if c.kind == "write"}
+    twice = sorted(row for row, count in Counter(rows).items() if count > 1)
     return [
-        *(f"row {row} is there twice" for row in twice),
-        *(f"row {row} is there and nobody wrote it" for row in sorted(set(rows) - sent)),
+        *(f"{_write(sent[row]) if row in sent else row} is there twice" for row in twice),
+        *(f"row {row} is there and nobody wrote it" for row in sorted(set(rows) - set(sent))),
     ]
 
 
@@ -171,4 +172,5 @@ def _read(call: Call) -> str:
 
 
 def _where(call: Call) -> str:
-    return f"epoch {call.epoch} by way of {call.via or '?'}, {call.start:.3f}-{call.end:.3f}"
+    said = f"epoch {call.epoch}" if call.ok else f"answered {call.status}"
+    return f"{said} by way of {call.via or '?'}, {call.start:.3f}-{call.end:.3f}"

@@ -39,7 +39,9 @@ def _nothing(_: Scene) -> None:
 class Fault:
     """`comes`: whether the tenants go on elsewhere, in a new epoch, while it lasts; or stay with their machine.
 
-    It lasts for `lasts_s` where they stay, else until they have moved and acknowledge. `quick`: CI runs it.
+    It lasts for `lasts_s` where they stay, else until they have moved and acknowledge. `quick`: CI runs it. `unfenced`:
+    nobody is left on the machine to freeze what runs there, so that it may go on to show what is old; it must still not
+    acknowledge.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Fault:
     mend: Deed = _nothing
     lasts_s: float = 3.0
     quick: bool = False
+    unfenced: bool = False
 
 
 def _node_killed(s: Scene) -> None:
@@ -76,15 +79,21 @@ def _kill(*parts: str) -> Deed:
 
 
 def _kill_both(s: Scene) -> None:
-    """Both at once: nobody is left to start the other, as when a supervisor's whole group is killed."""
+    """Both at once: nobody is left to start the other."""
     s.victim.signal("guard", signal.SIGSTOP)
     s.victim.signal("agent", signal.SIGKILL)
     s.victim.signal("guard", signal.SIGKILL)
 
 
+def _kill_both_under_a_service_manager(s: Scene) -> None:
+    """Its unit says `Restart=always` and `RestartSec=1`."""
+    _kill_both(s)
+    time.sleep(1.0)
+    s.victim.join()
+
+
 def _node_again(s: Scene) -> None:
-    if s.victim.pid("guard") is None:
-        s.victim.join()
+    s.victim.join()
 
 
 def _stop_parts(*parts: str) -> Deed:
@@ -99,7 +108,6 @@ def _continue_parts(*parts: str) -> Deed:
     def deed(s: Scene) -> None:
         for part in parts:
             s.victim.signal(part, signal.SIGCONT)
-        _excuse(s)
 
     return deed
 
@@ -114,10 +122,14 @@ def _resumed(s: Scene) -> None:
 
 
 def _excuse(s: Scene) -> None:
-    """For the time of one renewal a machine that stood still may show what is old; it may not acknowledge."""
     now = time.monotonic()
+    excuse(s, now - 0.1, now)
+
+
+def excuse(s: Scene, start: float, end: float) -> None:
+    """From `start` until the time of one renewal after `end` the victim may show what is old."""
     for tenant in s.tenants:
-        tenant.slack.append(Slack(s.victim.name, now - 0.1, now + TTL_S / 3))
+        tenant.slack.append(Slack(s.victim.name, start, end + TTL_S / 3))
 
 
 def _cut(*what: str) -> Deed:
@@ -206,9 +218,16 @@ FAULTS = (
     Fault("engine_killed", _engine_killed, "stays", _engine_back),
     Fault("agent_killed", _kill("agent"), "stays", quick=True),
     Fault("guard_killed", _kill("guard"), "stays"),
-    Fault("guard_and_agent_killed", _kill_both, "moves", _node_again),
+    Fault("guard_and_agent_killed", _kill_both_under_a_service_manager, "either"),
+    Fault("guard_and_agent_killed_for_good", _kill_both, "moves", _node_again, unfenced=True),
     Fault("agent_stopped", _stop_parts("agent"), "stays", _continue_parts("agent"), lasts_s=LONGER_S),
-    Fault("guard_and_agent_stopped", _stop_parts("guard", "agent"), "moves", _continue_parts("guard", "agent")),
+    Fault(
+        "guard_and_agent_stopped",
+        _stop_parts("guard", "agent"),
+        "moves",
+        _continue_parts("guard", "agent"),
+        unfenced=True,
+    ),
     Fault("node_paused", _paused, "moves", _resumed),
     Fault("cut_from_store", _cut("store"), "moves", _joined, quick=True),
     Fault("cut_from_others", _cut("others"), "stays", _joined, lasts_s=LONGER_S),

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.e2e.several.clients import Tenant, clients
-from tests.e2e.several.faults import FAULTS, Fault, Scene
+from tests.e2e.several.faults import FAULTS, Fault, Scene, excuse
 from tests.testbed.fleet import Fleet
 from tests.testbed.history import longest_silence_s
 
@@ -48,6 +48,8 @@ def test_nothing_that_was_said_is_untrue_after(fleet: Fleet, fault: Fault) -> No
             time.sleep(fault.lasts_s)
         mended = time.monotonic()
         fault.mend(scene)
+        if fault.unfenced:
+            excuse(scene, broken, time.monotonic())
         for tenant in scene.tenants:
             tenant.more(10, timeout_s=SETTLES_S)
         for tenant in scene.tenants:

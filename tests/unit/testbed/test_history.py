@@ -46,7 +46,9 @@ def test_an_acknowledged_write_that_is_missing_is_found() -> None:
 
 def test_a_row_that_is_there_twice_is_found() -> None:
     for check in (zero, second):
-        assert check(TRUTH, [*ROWS, "w.2"]) == ["row w.2 is there twice"]
+        [said] = check(TRUTH, [*ROWS, "w.2"])
+        assert "w.2" in said
+        assert "twice" in said
 
 
 def test_a_row_that_nobody_wrote_is_found() -> None:
