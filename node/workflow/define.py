@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, overl
 
 from node.workflow.errors import InvalidDefinition
 from node.workflow.payload import Decoder, decoder
+from node.workflow.sandbox import Checks
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -144,6 +145,7 @@ class Workflow(Generic[In, Out]):
     name: str
     fn: Callable[..., Coroutine[Any, Any, Any]]
     _parameter: inspect.Parameter | None = field(default=None, repr=False)
+    checks: Checks = "off"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         return self.fn(*args, **kwargs)
@@ -262,19 +264,23 @@ def workflow(fn: Callable[[Context, Input], Coroutine[Any, Any, R]], /) -> Workf
 @overload
 def workflow(fn: Callable[..., Coroutine[Any, Any, R]], /) -> Workflow[Any, R]: ...
 @overload
-def workflow(*, name: str | None = None) -> _WorkflowDecorator: ...
-def workflow(fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, *, name: str | None = None) -> Any:
+def workflow(*, name: str | None = None, strict: bool = False) -> _WorkflowDecorator: ...
+def workflow(
+    fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, *, name: str | None = None, strict: bool = False
+) -> Any:
     """Declare a workflow, `@workflow` or `@workflow(name=…)`, from `async def f(ctx)` or `async def f(ctx, input)`.
 
+    `strict` blocks a run whose code reads the clock, chance, the network or a file past `ctx`, at some cost.
     Raises InvalidDefinition for another shape.
     """
-    decorate = _WorkflowDecorator(name)
+    decorate = _WorkflowDecorator(name, strict)
     return decorate if fn is None else decorate(fn)
 
 
 @dataclass(frozen=True)
 class _WorkflowDecorator:
     name: str | None
+    strict: bool
 
     @overload
     def __call__(self, fn: Callable[[Context], Coroutine[Any, Any, R]], /) -> Workflow[None, R]: ...
@@ -289,4 +295,5 @@ class _WorkflowDecorator:
         plain = all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
         if not plain or not 1 <= len(parameters) <= 2:
             raise InvalidDefinition(f"workflow {fn.__name__} takes `ctx` and at most one input")
-        return Workflow(self.name or fn.__name__, fn, parameters[1] if len(parameters) == 2 else None)
+        parameter = parameters[1] if len(parameters) == 2 else None
+        return Workflow(self.name or fn.__name__, fn, parameter, "error" if self.strict else "off")

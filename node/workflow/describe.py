@@ -42,6 +42,9 @@ def cut(text: str, length: int) -> str:
 def where(coro: Any) -> str:
     """The innermost line of the author's own code in a coroutine that waits."""
     found = "unknown place"
+    code = getattr(coro, "cr_code", None)
+    if getattr(coro, "cr_frame", None) is None and code is not None:  # it has ended
+        return f"{code.co_filename}:{code.co_firstlineno}"
     while (frame := getattr(coro, "cr_frame", None)) is not None:
         if not frame.f_code.co_filename.startswith((OWN_CODE, STDLIB)):
             found = f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import secrets
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -37,6 +38,7 @@ from node.workflow.queries import ask_run
 from node.workflow.queue import Queue
 from node.workflow.retention import Keep, Retention
 from node.workflow.run import CLOSED, Page, Run, RunRow, Started, State, Stats
+from node.workflow.sandbox import Checks
 from node.workflow.schedule import Schedule
 from node.workflow.schedules import Schedules
 from node.workflow.search import MAX_PAGE, Search
@@ -74,6 +76,9 @@ class Engine:
     schedules       the same.
     retention       how long runs are kept that have ended; for ever without it.
     codec           encodes values on their way into the file, and back (`codec.Codec`): encryption, say.
+    development     whether to warn when workflow code reads the clock, chance, the network or a file past `ctx`, with
+                    the line; by default where Python runs in development mode (`-X dev`).
+    strict          such a run is blocked instead. One workflow alone: `@workflow(strict=True)`.
     """
 
     def __init__(
@@ -94,9 +99,12 @@ class Engine:
         schedules: Iterable[Schedule] = (),
         retention: Sequence[Keep] = (),
         codec: Codec | None = None,
+        development: bool | None = None,
+        strict: bool = False,
     ) -> None:
         self._path = path
-        self._definitions = _by_name(definitions)
+        checks = _checks(sys.flags.dev_mode if development is None else development, strict)
+        self._definitions = _by_name(definitions, checks)
         self._confirm_timeout_s = confirm_timeout_s
         self._lock: IO[bytes] | None = None
         self._signalling: dict[tuple[str, str], asyncio.Future[int]] = {}
@@ -115,7 +123,7 @@ class Engine:
         )
         self._declared = (tuple(queues), tuple(schedules))
         self._starts = Starts(self._executive, self._definitions, self._confirmed, self.terminate)
-        self.schedules = Schedules(self._executive, self._starts, self.terminate, self.cancel)
+        self.schedules = Schedules(self._executive, self._starts, self.terminate, self.cancel, self._confirmed)
         self._retention = Retention(self._executive, retention)
 
     async def open(self) -> None:
@@ -296,6 +304,15 @@ class Engine:
         depths = self._executive.store.depths()
         return [(queue, depths.get(queue.name, 0)) for queue in self._executive.admission.queues]
 
+    def depth(self, queue: str) -> int:
+        """How many runs wait in a queue. Raises NotOpen."""
+        return self._executive.store.depths().get(queue, 0)
+
+    @property
+    def backlog(self) -> int:
+        """How many activities wait for a free place."""
+        return self._executive.backlog
+
     async def result(self, run_id: str, timeout_s: float | None = None) -> Run:
         """The run once it has ended and that is durable, or as it is after `timeout_s` seconds. Raises NoSuchRun,
         NotOpen.
@@ -357,6 +374,8 @@ class Engine:
                 yield events
             elif self.get(run_id).closed:
                 return
+            elif self._row(run_id).last_seq < after:
+                after = 0  # it goes on as new, with a log of its own
             else:
                 await self._executive.watch.wait(run_id)
 
@@ -437,12 +456,18 @@ def _check_text(field: str, text: str) -> None:
         raise InvalidInput(field, "not valid Unicode text") from None
 
 
-def _by_name(definitions: Iterable[Workflow]) -> dict[str, Workflow]:
+def _checks(development: bool, strict: bool) -> Checks:
+    if strict:
+        return "error"
+    return "warn" if development else "off"
+
+
+def _by_name(definitions: Iterable[Workflow], checks: Checks) -> dict[str, Workflow]:
     found: dict[str, Workflow] = {}
     for definition in definitions:
         if found.setdefault(definition.name, definition) is not definition:
             raise InvalidDefinition(f"two workflows are named {definition.name!r}; give one of them another name")
-    return found
+    return {name: replace(d, checks=checks) if d.checks == "off" else d for name, d in found.items()}
 
 
 def _check_limit(limit: int) -> None:

@@ -167,11 +167,13 @@ class RunNotFinished(WorkflowError):
 class Mismatch(WorkflowError):
     """What the code does next differs from what the log recorded; both sides are kept."""
 
-    def __init__(self, run_id: str, seq: int, recorded: str, code: str) -> None:
+    def __init__(self, run_id: str, seq: int, recorded: str, code: str, where: str | None = None) -> None:
+        line = "" if where is None else f" ({where})"
         super().__init__(
-            f"at event {seq} the log recorded {recorded}, the code now does {code}; "
+            f"at event {seq} the log recorded {recorded}, the code now does {code}{line}; "
             "start code that fits the log, and the run goes on"
         )
+        self.where = where
         self.run_id = run_id
         self.seq = seq
         self.recorded = recorded
@@ -213,6 +215,15 @@ class ForeignAwait(WorkflowError):
         )
         self.run_id = run_id
         self.awaited = awaited
+        self.where = where
+
+
+class Nondeterministic(WorkflowError):
+    """Workflow code with strict checks did something that a replay would not see the same way."""
+
+    def __init__(self, what: str, why: str, where: str) -> None:
+        super().__init__(f"workflow code calls {what} ({where}), which {why}; start code that does not")
+        self.what = what
         self.where = where
 
 

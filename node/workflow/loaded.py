@@ -178,6 +178,9 @@ class Loaded:
         facts: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
         if isinstance(error, Mismatch):
             facts |= {"seq": error.seq, "recorded": error.recorded, "code": error.code}
+        line = getattr(error, "where", None)
+        if line is not None:
+            facts["where"] = line
         self.error = encode(facts)
 
     def _next_row(self, state: State, page: Page, at_ms: int) -> RunRow:

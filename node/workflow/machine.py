@@ -33,6 +33,7 @@ from node.workflow.errors import (
 from node.workflow.events import INTENTS, Draft, Event, Kind
 from node.workflow.payload import encode, short_digest
 from node.workflow.query import ask_handler
+from node.workflow.sandbox import sandbox_for
 from node.workflow.scheduler import Branch, Future, Scheduler
 from node.workflow.signals import Signals
 
@@ -75,6 +76,7 @@ class Machine:
         self._signals = Signals()
         self._scheduler = Scheduler(self.abandon)
         self._root: Branch | None = None
+        self._sandbox = sandbox_for(definition.checks)
 
     # what the engine uses
 
@@ -93,7 +95,7 @@ class Machine:
         handler(self, event)
         if self.paused:
             return
-        foreign = self._scheduler.run()
+        foreign = self._scheduler.run() if self._sandbox is None else self._sandbox.run(self._scheduler.run)
         if foreign is not None:
             branch, awaited = foreign
             raise ForeignAwait(self.run_id, repr(awaited), where(branch.coro))
@@ -389,11 +391,17 @@ class Machine:
         if event.kind == Kind.PATCHED and self._passed_by(event):
             return
         if not self._emitted:
-            raise Mismatch(self.run_id, event.seq, recorded, "nothing at this point")
+            raise Mismatch(self.run_id, event.seq, recorded, "nothing at this point", self._line())
         command = self._emitted.popleft()
         found = (event.kind, event.body.get("name", ""), event.body["hash"], event.body.get("id", 0))
         if found != (command.kind, command.name, command.hash, command.id):
-            raise Mismatch(self.run_id, event.seq, recorded, command.describe())
+            raise Mismatch(self.run_id, event.seq, recorded, command.describe(), self._line(command))
+
+    def _line(self, command: Command | None = None) -> str | None:
+        """The line of the author's code that waits for a command, or where the code waits at all."""
+        step = None if command is None else self.pending.get(command.id)
+        branch = (step.future.waiter if step is not None else None) or self._root
+        return None if branch is None else where(branch.coro)
 
     def _passed_by(self, event: Event) -> bool:
         """Whether this is the mark of a patch that the code no longer asks for, as announced by `deprecate_patch`."""

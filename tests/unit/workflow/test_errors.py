@@ -33,6 +33,7 @@ ALL = {
     errors.NoSuchQuery("r1", "q", ()): (404, 2, False, "none"),
     errors.QueryFailed("r1", "q", "p"): (500, 1, False, "as it was"),
     errors.QueryWrites("r1"): (500, 1, False, "only reads"),
+    errors.Nondeterministic("time.time", "reads the clock", "f.py:3"): (500, 1, False, "f.py:3"),
     errors.ScopeTimeout(3): (500, 1, False, "within the 3 s"),
     errors.WaitTimeout("s"): (500, 1, False, "'s'"),
     errors.Unconfirmed("r1", 30): (503, 1, True, "repeat the call with the same id"),
