@@ -152,8 +152,10 @@ class Controller:
 
 
 def _me(settings: Settings) -> Me:
-    """This controller's name: that of its machine and where it listens, which no other one can at the same time."""
-    return Me(f"{settings.node}/{settings.controller_listen}", settings.controller)
+    """This controller's name: where it is found, its machine, and where it listens there, which no other one can at the
+    same time. A restart changes none of them."""
+    where = f"{settings.controller} on {settings.node}/{settings.controller_listen}"
+    return Me(where, settings.controller)
 
 
 def default_access(settings: Settings) -> str:

@@ -115,7 +115,7 @@ def _result(server: Client, run_id: str, tenant: str) -> dict[str, Any]:
                 raise CliError(f"{tenant}: run {run_id} goes on, but its result is not known: {e}", UNKNOWN) from None
             continue
         missed = 0
-        if view["state"] != "running":
+        if view["state"] not in ("queued", "running"):
             return view
 
 
@@ -138,7 +138,13 @@ def runs(context: Context, /, tenant: str, state: str | None, tail: int) -> None
 @click.pass_obj
 def history(context: Context, /, tenant: str, run_id: str) -> None:
     """Everything the log says about a run."""
-    found = worker(context, tenant).call("GET", path(run_id, "history"))["events"]
+    server, found, cursor = worker(context, tenant), list[dict[str, Any]](), None
+    while True:
+        page = server.call("GET", path(run_id, "history"), query={"cursor": cursor})
+        found += page["events"]
+        cursor = page.get("cursor")
+        if cursor is None:
+            break
     show(found, context.output, EVENTS, name="seq")
 
 

@@ -136,6 +136,7 @@ def _emptied(spec: Spec, seen: Evidence, is_: Is, now: float) -> tuple[Action, .
 def _placed(spec: Spec, want: Want, seen: Evidence, is_: Is, now: float, rooms: Rooms) -> tuple[Action, ...]:
     sent = is_.sent.get(spec.tenant)
     move = sent.move if sent is not None and sent.generation == spec.generation and want == "up" else None
+    move = None if move is None or seen.node != move.source else move  # it has arrived since
     found = place(spec.spec, is_.machines, rooms.without(spec.tenant), seen.node if move is None else move.target)
     match found:
         case NoPlace(reason, message):

@@ -151,6 +151,16 @@ def test_a_machine_that_dies_under_a_drain_loses_everybody_at_once():
     assert {(a.tenant, a.node, a.want) for a in actions(should, is_)} == {(t, "n2", "up") for t in THREE}
 
 
+def test_a_later_failover_of_one_that_was_moved_is_no_move():
+    gone = machine("n2", state="gone")
+    should, is_ = fleet(
+        [DRAINED, gone, machine("n3")], sent_to("n2", "a", move=Move("n1", "n2")), tenants=("a",), reports=[]
+    )
+    is_.owners["a"] = owner("a", node="n2", epoch=2)
+    assert actions(should, is_) == (Assign("a", "n3", 1, 1, "up"),)
+    assert leaving("n1", should, is_) == ()
+
+
 class _Agents:
     """Machines that do what they are told, one step at a time; `down` fails where it cannot be confirmed."""
 
