@@ -10,6 +10,8 @@ from node.workflow.engine import Engine
 from node.workflow.events import Event
 from node.workflow.groups import First
 from node.workflow.heartbeat import heartbeat
+from node.workflow.logs import activity_log
+from node.workflow.rehearsal import Replayed, replay
 from node.workflow.run import Page, Run, Started, Stats
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "Event",
     "First",
     "Page",
+    "Replayed",
     "Retry",
     "Run",
     "Started",
@@ -28,9 +31,11 @@ __all__ = [
     "Workflow",
     "activity",
     "activity_info",
+    "activity_log",
     "configure",
     "errors",
     "heartbeat",
     "open_database",
+    "replay",
     "workflow",
 ]

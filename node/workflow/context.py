@@ -16,6 +16,7 @@ from node.workflow.define import Activity, Workflow
 from node.workflow.errors import ContinueAsNew, InvalidDefinition
 from node.workflow.events import Kind
 from node.workflow.groups import First, check_steps, gather, race, shield
+from node.workflow.logs import RunLog
 from node.workflow.payload import decoder, encode
 from node.workflow.runid import check_run_id
 from node.workflow.scopes import Scope, Timeout
@@ -34,6 +35,11 @@ class Context:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
+
+    @property
+    def log(self) -> RunLog:
+        """A logger whose messages carry the run and its workflow, and that is silent when the log is replayed."""
+        return RunLog(self._machine)
 
     @property
     def run_id(self) -> str:
