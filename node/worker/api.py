@@ -4,34 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
+import json
 from collections.abc import Awaitable, Callable
-from functools import wraps
+from functools import partial, wraps
 
 from node.worker import schemas
 from node.worker.door import Door
-from node.worker.http import Request, Response, json_response
+from node.worker.http import Request, Response, Stream, json_response
 from node.worker.metrics import (
     CONTENT_TYPE,
     Family,
     RequestCounts,
     door_families,
     engine_families,
+    refused_family,
     render,
     request_families,
 )
+from node.worker.pressure import Pressure
 from node.worker.problem import Problem
-from node.worker.wire import event_document, fields_of, run_document, to_problem
+from node.worker.wire import event_document, fields_of, parse_event_cursor, queue_options, run_document, to_problem
 from node.workflow import Engine, Run
 from node.workflow.errors import WorkflowError
 
-Handler = Callable[["Api", Request], Awaitable[Response]]
+Handler = Callable[["Api", Request], Awaitable[Response | Stream]]
+EVENTS_AT_ONCE = 100
+HISTORY_BYTES = 4 << 20  # a page of a history is not much longer, however many events were asked for
 
 
 def _serving(handler: Handler) -> Handler:
     """Answers 503 until the engine has recovered, and what the engine raises with its own status."""
 
     @wraps(handler)
-    async def handle(api: Api, request: Request) -> Response:
+    async def handle(api: Api, request: Request) -> Response | Stream:
         if not api.ready:
             raise Problem(503, "not-ready", "the engine recovers its runs; try again shortly", retryable=True)
         try:
@@ -47,6 +53,7 @@ class Api:
 
     def __init__(self, engine: Engine, counts: RequestCounts, door: Door | None, stopping: asyncio.Event) -> None:
         self.ready = False
+        self.pressure = Pressure(lambda: engine.backlog)
         self._engine = engine
         self._counts = counts
         self._door = door
@@ -55,14 +62,23 @@ class Api:
     @_serving
     async def start(self, request: Request) -> Response:
         body = fields_of(request.body, schemas.START)
-        started = await self._engine.start(body["workflow"], body.get("input"), body.get("id"))
+        self.pressure.check_backlog()
+        started = await self._engine.start(
+            body["workflow"],
+            body.get("input"),
+            body.get("id"),
+            conflict=body.get("conflict", "reject_different"),
+            attributes=body.get("attributes"),
+            **queue_options(body.get("queue")),
+        )
         run = run_document(self._engine.get(started.run_id))
         # Relative to /v1/runs, as the worker can't know under which prefix a gateway shows it.
         return json_response(201 if started.created else 200, run, (("location", f"runs/{started.run_id}"),))
 
     @_serving
     async def list_runs(self, request: Request) -> Response:
-        page = self._engine.list(**request.query)
+        query = {name: value for name, value in request.query.items() if value is not None}
+        page = self._engine.list(attributes=query.pop("attribute", {}), **query)
         return json_response(200, {"runs": [run_document(run) for run in page.runs], "cursor": page.cursor})
 
     @_serving
@@ -71,9 +87,28 @@ class Api:
 
     @_serving
     async def history(self, request: Request) -> Response:
-        events = self._engine.history(request.path["id"])
-        document = [event_document(event) for event in events]
-        return json_response(200, {"id": request.path["id"], "events": document})
+        run_id, after, limit = request.path["id"], request.query["cursor"], request.query["limit"]
+        texts, size, more = list[str](), 0, True
+        while len(texts) < limit and size < HISTORY_BYTES and more:
+            asked = min(limit - len(texts), EVENTS_AT_ONCE)
+            events = self._engine.history(run_id, after, asked)
+            found = [json.dumps(event_document(event), separators=(",", ":")) for event in events]
+            texts += found
+            size += sum(map(len, found))
+            after = events[-1].seq if events else after
+            more = len(events) == asked
+        cursor = f'"{after}"' if more and texts else "null"
+        body = f'{{"id":{json.dumps(run_id)},"events":[{",".join(texts)}],"cursor":{cursor}}}'
+        return Response(200, body.encode())
+
+    @_serving
+    async def events(self, request: Request) -> Stream:
+        from node.worker.follow import events  # most workers are never asked
+
+        told = request.last_event_id
+        after = parse_event_cursor(told) if told.isdecimal() else request.query["cursor"]
+        self._engine.get(request.path["id"])
+        return Stream(events(self._engine, request.path["id"], after, self._stopping))
 
     @_serving
     async def result(self, request: Request) -> Response:
@@ -89,6 +124,39 @@ class Api:
     async def cancel(self, request: Request) -> Response:
         await self._engine.cancel(request.path["id"])
         return json_response(202, {"id": request.path["id"]})
+
+    @_serving
+    async def terminate(self, request: Request) -> Response:
+        body = fields_of({} if request.body is None else request.body, schemas.TERMINATE)
+        await self._engine.terminate(request.path["id"], body.get("reason", ""))
+        return json_response(202, {"id": request.path["id"]})
+
+    @_serving
+    async def pause(self, request: Request) -> Response:
+        await self._engine.pause(request.path["id"])
+        return json_response(202, {"id": request.path["id"]})
+
+    @_serving
+    async def resume(self, request: Request) -> Response:
+        await self._engine.resume(request.path["id"])
+        return json_response(202, {"id": request.path["id"]})
+
+    @_serving
+    async def query(self, request: Request) -> Response:
+        body = fields_of({} if request.body is None else request.body, schemas.QUERY)
+        answer = await self._engine.query(request.path["id"], request.path["name"], *body.get("args", ()))
+        return json_response(200, {"answer": answer})
+
+    def plan(self, name: str) -> Callable[[Request], Awaitable[Response | Stream]]:
+        """The handler of this name for schedules and queues."""
+
+        @_serving
+        async def handle(api: Api, request: Request) -> Response:
+            plans = importlib.import_module("node.worker.plans")  # most workers are never asked
+            answer: Response = await getattr(plans, name)(api._engine, request)
+            return answer
+
+        return partial(handle, self)
 
     async def healthz(self, _: Request) -> Response:
         return json_response(200, {"status": "ok"})
@@ -107,7 +175,8 @@ class Api:
         from node.worker.openapi import openapi  # most workers are never asked
         from node.worker.table import operations
 
-        return json_response(200, openapi(operations(self), self._engine.workflows))
+        queues = [queue.name for queue, _ in self._engine.queues()] if self.ready else []
+        return json_response(200, openapi(operations(self), self._engine.workflows, queues))
 
     async def _closed(self, run_id: str, wait_s: float) -> Run:
         """The run once it has ended, or as it is when the wait is over or the worker stops."""
@@ -129,6 +198,7 @@ class Api:
         families = [
             Family("worker_ready", "gauge", "1 once the engine has recovered its runs.", [({}, int(self.ready))]),
             *request_families(self._counts),
+            refused_family(self.pressure.refused),
         ]
         if self._door is not None:
             families += door_families(self._door)

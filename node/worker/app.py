@@ -23,6 +23,7 @@ from node.worker.settings import Settings, SettingsError, read_settings
 from node.worker.site import Site
 from node.worker.table import operations
 from node.worker.tenant import Tenant, TenantError, load_tenant
+from node.worker.waker import Waker
 from node.workflow import Engine, configure
 from node.workflow.errors import WorkflowError
 
@@ -85,30 +86,38 @@ async def _run(settings: Settings, tenant: Tenant, listener: socket.socket) -> N
         effects_durable=door.durable if door else None,
         synchronous="normal" if settings.confirms else "full",
         checkpoint=settings.door is None,
+        **tenant.engine,
     )
+    waker = Waker(engine, door) if door is not None else None
     counts = RequestCounts()
     api = Api(engine, counts, door, stopping)
-    server = QuietServer(Site(Routes(operations(api)), counts, tenant.asgi), stopping, lifespan=tenant.asgi is not None)
-    opening = asyncio.create_task(_open(engine, api, stopping), name="open")
+    server = QuietServer(
+        Site(Routes(operations(api)), counts, tenant.asgi, api.pressure), stopping, lifespan=tenant.asgi is not None
+    )
+    opening = asyncio.create_task(_open(engine, api, waker, stopping), name="open")
     try:
         await server.serve(sockets=[listener])
     finally:
         if not opening.done():
             opening.cancel()
         await asyncio.gather(opening, return_exceptions=True)
+        if waker is not None:
+            await waker.close()
         await engine.close()
         if door is not None:
             await door.close()
     opening.result()
 
 
-async def _open(engine: Engine, api: Api, stopping: asyncio.Event) -> None:
+async def _open(engine: Engine, api: Api, waker: Waker | None, stopping: asyncio.Event) -> None:
     try:
         await engine.open()
     except BaseException:
         stopping.set()
         raise
     api.ready = True
+    if waker is not None:
+        waker.open()
     log.info("ready: the engine has recovered")
 
 

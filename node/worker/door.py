@@ -8,6 +8,7 @@ the call is repeated until the answer is definite.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from dataclasses import dataclass
@@ -52,6 +53,21 @@ class Door:
         if self._rounds is None or self._rounds.done():
             self._rounds = asyncio.create_task(self._run_rounds(), name="door")
         await future
+
+    async def wake_at(self, at: float | None) -> None:
+        """Tells the node when the tenant wants to run next (unix seconds), None: when it is asked.
+
+        Raises DoorError, OSError, EOFError or TimeoutError: not known whether it heard.
+        """
+        async with asyncio.timeout(self._timeout_s):
+            streams = await asyncio.open_unix_connection(self._path)
+            try:
+                body = json.dumps({"at": at}).encode()
+                status, answer = await _exchange(streams, "POST", "/wake-at", body)
+            finally:
+                streams[1].close()
+        if status != 200:
+            raise DoorError(f"POST /wake-at answered {status}: {answer[:200].decode(errors='replace')}")
 
     async def close(self) -> None:
         """Ends the connection; whoever still waits is cancelled, their outcome unknown."""
@@ -111,14 +127,14 @@ class Door:
 
 
 async def _exchange(
-    streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], method: str, path: str
+    streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], method: str, path: str, body: bytes = b""
 ) -> tuple[int, bytes]:
-    """One request without a body, and the answer's status and body.
+    """One request, and the answer's status and body.
 
     Raises DoorError for what is not HTTP with a length, EOFError or OSError when the connection is cut.
     """
     reader, writer = streams
-    writer.write(f"{method} {path} HTTP/1.1\r\nHost: node\r\nContent-Length: 0\r\n\r\n".encode())
+    writer.write(f"{method} {path} HTTP/1.1\r\nHost: node\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
     await writer.drain()
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ class Request:
     path: dict[str, str]
     query: dict[str, Any]
     body: Any = None
+    last_event_id: str = ""  # of a client that comes back to a stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,15 @@ class Response:
     body: bytes
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A response that goes on: it ends when `chunks` do, or when the client has gone."""
+
+    chunks: AsyncGenerator[bytes, None]
+    content_type: str = "text/event-stream"
+    status: int = 200
 
 
 def json_response(status: int, document: Any, headers: tuple[tuple[str, str], ...] = ()) -> Response:
@@ -119,6 +129,44 @@ def header(scope: Scope, name: bytes) -> bytes:
         if key == name:
             return bytes(value)
     return b""
+
+
+async def send_stream(send: Send, receive: Receive, stream: Stream, *, head_only: bool = False) -> None:
+    """Sends a stream until it ends or the client goes."""
+    headers = [(b"content-type", stream.content_type.encode()), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": stream.status, "headers": headers})
+    if not head_only:
+        sending = asyncio.ensure_future(_send_chunks(send, stream.chunks))
+        gone = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (sending, gone):
+                task.cancel()
+            await asyncio.gather(sending, gone, return_exceptions=True)
+            await stream.chunks.aclose()
+        if sending.cancelled():
+            return
+        sending.result()
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _send_chunks(send: Send, chunks: AsyncGenerator[bytes, None]) -> None:
+    async for chunk in chunks:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def body_bytes(scope: Scope) -> int:
+    """How large a body may be that is announced like this."""
+    declared = header(scope, b"content-length")
+    if declared.isdigit():
+        return min(int(declared), BODY_MAX_BYTES)
+    return BODY_MAX_BYTES if header(scope, b"transfer-encoding") else 0
 
 
 async def send_response(send: Send, response: Response, *, head_only: bool = False) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from node.worker.door import Door
 from node.workflow import Engine
+from node.workflow.measure import Histogram
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -32,12 +34,16 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One metric: its name, type (`counter` or `gauge`), help and samples."""
+    """One metric: its name, type (`counter`, `gauge` or `histogram`), help and samples.
+
+    The name of a sample is that of the family, with the suffix that its labels come with.
+    """
 
     name: str
     kind: str
     help: str
-    samples: Iterable[Sample]
+    samples: Iterable[Sample] = ()
+    histogram: Histogram | None = None
 
 
 def render(families: Iterable[Family]) -> str:
@@ -47,7 +53,24 @@ def render(families: Iterable[Family]) -> str:
         lines.append(f"# HELP {family.name} {_escape(family.help)}")
         lines.append(f"# TYPE {family.name} {family.kind}")
         lines.extend(f"{family.name}{_labels(labels)} {value!r}" for labels, value in family.samples)
+        if family.histogram is not None:
+            lines.extend(_histogram(family.name, family.histogram))
     return "\n".join(lines) + "\n"
+
+
+def _histogram(name: str, histogram: Histogram) -> Iterable[str]:
+    count = 0
+    for bound, more in zip((*histogram.bounds, math.inf), histogram.counts, strict=True):
+        count += more
+        yield f'{name}_bucket{{le="{"+Inf" if bound == math.inf else f"{bound:g}"}"}} {count}'
+    yield f"{name}_sum {histogram.sum!r}"
+    yield f"{name}_count {count}"
+
+
+def refused_family(refused: Mapping[str, int]) -> Family:
+    """The family of the requests that were told to come back."""
+    samples = [({"reason": reason}, count) for reason, count in sorted(refused.items())]
+    return Family("worker_refused_requests_total", "counter", "Requests answered 429, by what was too much.", samples)
 
 
 def request_families(counts: RequestCounts) -> list[Family]:
@@ -95,6 +118,12 @@ def engine_families(engine: Engine) -> list[Family]:
         "queued_activities": "Activities that wait for a free place.",
         "running_activities": "Activities that run now.",
         "loaded_runs": "Runs in memory.",
+        "lost_threads": "Threads that run a call which nobody waits for any more.",
+    }
+    histograms = {
+        "attempt_duration_seconds": ("Attempts of activities, from begin to end.", stats.attempt_seconds),
+        "replay_duration_seconds": ("Replays of runs that come back into memory.", stats.replay_seconds),
+        "commit_batch_runs": ("Runs in one transaction of the log.", stats.commit_batches),
     }
     return [
         Family(
@@ -102,6 +131,19 @@ def engine_families(engine: Engine) -> list[Family]:
         ),
         *(Family(f"worker_{n}_total", "counter", h, [({}, getattr(stats, n))]) for n, h in counters.items()),
         *(Family(f"worker_{n}", "gauge", h, [({}, getattr(stats, n))]) for n, h in gauges.items()),
+        *(Family(f"worker_{n}", "histogram", h, histogram=f) for n, (h, f) in histograms.items()),
+        Family(
+            "worker_queue_depth",
+            "gauge",
+            "Runs that wait in a queue.",
+            [({"queue": queue.name}, depth) for queue, depth in engine.queues()],
+        ),
+        Family(
+            "worker_next_due_timestamp_seconds",
+            "gauge",
+            "When something is to go on next by itself; absent: nothing is.",
+            [({}, due)] if (due := engine.next_due()) is not None else [],
+        ),
     ]
 
 

@@ -7,18 +7,19 @@ from typing import Any
 
 from node.worker.operations import Operation
 from node.worker.problem import CONTENT_TYPE, TITLES
-from node.worker.schemas import PROBLEM, RUN_ID, TEXT
+from node.worker.schemas import NAME, PROBLEM, RUN_REF, SCHEDULE_NAME, TEXT
 
 DESCRIPTIONS = {200: "Done", 201: "Created", 202: "Not finished yet"}
 
 
-def openapi(operations: Sequence[Operation], workflows: Sequence[str]) -> dict[str, Any]:
-    """An OpenAPI 3.1 document; `workflows` are the names that can be started."""
+def openapi(operations: Sequence[Operation], workflows: Sequence[str], queues: Sequence[str] = ()) -> dict[str, Any]:
+    """An OpenAPI 3.1 document; `workflows` are the names that can be started, `queues` what there is."""
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
     start = paths["/v1/runs"]["post"]
-    start["requestBody"] = _started_by_name(start["requestBody"], workflows)
+    for takes_names in (start, paths["/v1/schedules/{schedule}"]["put"]):
+        takes_names["requestBody"] = _by_name(takes_names["requestBody"], workflows, queues)
     links = {o.name: _link(o) for o in operations if "id" in o.parameters}
     for status in ("200", "201"):
         start["responses"][status]["links"] = links
@@ -39,7 +40,9 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "operationId": operation.name,
         "summary": operation.summary,
         "parameters": [*map(_path_parameter, operation.parameters), *map(_query_parameter, operation.query)],
-        "responses": {str(status): _answer(status, schema) for status, schema in operation.answers.items()}
+        "responses": {
+            str(status): _answer(status, schema, operation.media_type) for status, schema in operation.answers.items()
+        }
         | {str(status): _problem(status) for status in operation.problems},
     }
     if operation.body is not None:
@@ -50,11 +53,23 @@ def _operation(operation: Operation) -> dict[str, Any]:
     return described
 
 
-def _started_by_name(body: Any, workflows: Sequence[str]) -> dict[str, Any]:
+def _by_name(body: Any, workflows: Sequence[str], queues: Sequence[str]) -> dict[str, Any]:
+    """A body with the names that it may have."""
     schema = body["content"]["application/json"]["schema"]
-    name = {**schema["properties"]["workflow"], **({"enum": list(workflows)} if workflows else {})}
-    named = {**schema, "properties": {**schema["properties"], "workflow": name}}
-    return {**body, "content": {"application/json": {"schema": named}}}
+    fields = dict(schema["properties"])
+    if workflows:
+        fields["workflow"] = {**fields["workflow"], "enum": list(workflows)}
+    if queues:
+        names = fields["queue"]["properties"]
+        known = {**names, "name": {**names["name"], "enum": list(queues)}}
+        fields["queue"] = {**fields["queue"], "properties": known}
+    else:
+        fields["queue"] = {"type": "null", "description": "There is no queue yet."}
+    if "time_zone" in fields:
+        from zoneinfo import available_timezones
+
+        fields["time_zone"] = {**fields["time_zone"], "enum": sorted(available_timezones())}
+    return {**body, "content": {"application/json": {"schema": {**schema, "properties": fields}}}}
 
 
 def _link(operation: Operation) -> dict[str, Any]:
@@ -62,12 +77,15 @@ def _link(operation: Operation) -> dict[str, Any]:
     return {"operationId": operation.name, "parameters": {"id": "$response.body#/id"}}
 
 
+_PATH = {"id": RUN_REF, "schedule": SCHEDULE_NAME, "queue": NAME}
+
+
 def _path_parameter(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "in": "path",
         "required": True,
-        "schema": RUN_ID if name == "id" else {**TEXT, "minLength": 1},
+        "schema": _PATH.get(name, {**TEXT, "minLength": 1}),
     }
 
 
@@ -81,8 +99,8 @@ def _query_parameter(parameter: Any) -> dict[str, Any]:
     }
 
 
-def _answer(status: int, schema: Any) -> dict[str, Any]:
-    content = {"text/plain": {"schema": TEXT}} if schema is None else {"application/json": {"schema": schema}}
+def _answer(status: int, schema: Any, media_type: str) -> dict[str, Any]:
+    content = {media_type: {"schema": TEXT}} if schema is None else {"application/json": {"schema": schema}}
     return {"description": DESCRIPTIONS[status], "content": content}
 
 

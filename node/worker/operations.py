@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
-from node.worker.http import Request, Response
+from node.worker.http import Request, Response, Stream
+from node.worker.pressure import Load
 from node.worker.problem import Problem, invalid
 
 Schema = Mapping[str, Any]
@@ -36,12 +37,14 @@ class Operation:
     method: str
     path: str
     summary: str
-    handle: Callable[[Request], Awaitable[Response]]
+    handle: Callable[[Request], Awaitable[Response | Stream]]
     answers: Mapping[int, Schema | None]
     query: tuple[Parameter, ...] = ()
     body: Schema | None = None
     body_required: bool = True
     problems: tuple[int, ...] = ()
+    load: Load = "read"
+    media_type: str = "text/plain"  # of an answer without a schema
     segments: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:

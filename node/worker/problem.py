@@ -15,6 +15,7 @@ TITLES = {
     413: "Body too large",
     415: "Unsupported media type",
     422: "Invalid input",
+    429: "Too many requests",
     500: "Internal error",
     503: "Not ready",
     507: "Out of space",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import MutableMapping
@@ -15,13 +16,18 @@ from node.worker.http import (
     Response,
     Scope,
     Send,
+    Stream,
+    body_bytes,
     decode_json,
+    header,
     problem_response,
     read_body,
     send_response,
+    send_stream,
 )
 from node.worker.metrics import RequestCounts
 from node.worker.operations import Operation, Routes
+from node.worker.pressure import Pressure
 from node.worker.problem import INTERNAL, Problem
 
 log = logging.getLogger("node.worker")
@@ -30,8 +36,9 @@ log = logging.getLogger("node.worker")
 class Site:
     """Routes every request; whatever goes wrong is answered with a problem document, and never half-done."""
 
-    def __init__(self, routes: Routes, counts: RequestCounts, tenant: Asgi | None) -> None:
+    def __init__(self, routes: Routes, counts: RequestCounts, tenant: Asgi | None, pressure: Pressure) -> None:
         self._routes = routes
+        self._pressure = pressure
         self._counts = counts
         self._tenant = tenant
 
@@ -52,21 +59,29 @@ class Site:
             status = await _guard_tenant(self._tenant, scope, receive, send)
             self._counts.add("app", scope["method"], status, time.monotonic() - started)
             return
-        name, response = await self._answer(scope, receive)
-        # Counted before it is sent: who has the answer can see it in the metrics.
-        self._counts.add(name, scope["method"], response.status, time.monotonic() - started)
-        await send_response(send, response, head_only=scope["method"] == "HEAD")
+        with contextlib.ExitStack() as under_way:
+            name, response = await self._answer(scope, receive, under_way)
+            # Counted before it is sent: who has the answer can see it in the metrics.
+            self._counts.add(name, scope["method"], response.status, time.monotonic() - started)
+            head_only = scope["method"] == "HEAD"
+            if isinstance(response, Stream):
+                await send_stream(send, receive, response, head_only=head_only)
+            else:
+                await send_response(send, response, head_only=head_only)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> tuple[str, Response]:
+    async def _answer(
+        self, scope: Scope, receive: Receive, under_way: contextlib.ExitStack
+    ) -> tuple[str, Response | Stream]:
         name = "none"
         try:
             if ui.is_page(scope["path"]) and (file := await ui.page(scope["method"], scope["path"])) is not None:
                 return "ui", file
             operation, path = self._routes.find(scope["method"], scope["raw_path"].decode("latin-1"))
             name = operation.name
-            request = Request(
-                path, operation.parse_query(scope["query_string"]), await _body(operation, scope, receive)
-            )
+            query = operation.parse_query(scope["query_string"])
+            under_way.enter_context(self._pressure.taken(operation.load, body_bytes(scope)))
+            body = await _body(operation, scope, receive)
+            request = Request(path, query, body, header(scope, b"last-event-id").decode("latin-1"))
             return name, await operation.handle(request)
         except Problem as problem:
             return name, problem_response(problem)

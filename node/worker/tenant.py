@@ -1,21 +1,25 @@
 """The tenant's code: a folder with an `app.py` that declares workflows, and maybe routes of its own.
 
 `app.py` may have a list `routes` of Starlette routes, or any ASGI application (its lifespan included) under the name
-`asgi`. Dependencies lie in a folder `vendor` beside it.
+`asgi`. It may say what `Engine` is told: lists `queues`, `schedules` and `retention`, and a `codec`. Dependencies lie
+in a folder `vendor` beside it.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from node.worker.http import Asgi
 from node.worker.problem import CONTENT_TYPE, INTERNAL, Problem
 from node.workflow import Workflow
+
+ENGINE_OPTIONS: Final = ("queues", "schedules", "retention", "codec")
 
 
 class TenantError(Exception):
@@ -28,6 +32,7 @@ class Tenant:
 
     workflows: tuple[Workflow, ...]
     asgi: Asgi | None
+    engine: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_tenant(folder: Path) -> Tenant:
@@ -42,7 +47,7 @@ def load_tenant(folder: Path) -> Tenant:
     asgi = _asgi(module)
     if not workflows and asgi is None:
         raise TenantError(f"{folder / 'app.py'} declares neither a @workflow nor routes: there is nothing to serve")
-    return Tenant(workflows, asgi)
+    return Tenant(workflows, asgi, {name: getattr(module, name) for name in ENGINE_OPTIONS if hasattr(module, name)})
 
 
 def _asgi(module: ModuleType) -> Asgi | None:

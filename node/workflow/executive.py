@@ -142,6 +142,11 @@ class Executive:
         """Unix time in milliseconds."""
         return int(self._clock() * 1000)
 
+    @property
+    def backlog(self) -> int:
+        """How many activities wait for a free place."""
+        return self._pool.queued
+
     def snapshot(self) -> Stats:
         """A copy of the counters."""
         self.stats.queued_activities = self._pool.queued

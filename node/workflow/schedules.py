@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -49,11 +49,13 @@ class Schedules:
         starts: Starts,
         terminate: Callable[[str, str], Any],
         cancel: Callable[[str], Any],
+        confirmed: Callable[[str, int], Awaitable[None]],
     ) -> None:
         self._executive = executive
         self._starts = starts
         self._terminate = terminate
         self._cancel = cancel
+        self._confirmed = confirmed
         self._rows: dict[str, Row] = {}
         self._touched: set[str] = set()  # to be looked at whatever their time, as a run of theirs has ended
         self._looking: asyncio.Task[None] | None = None
@@ -62,7 +64,7 @@ class Schedules:
         """Take up the schedules of the file and those that the code declares."""
         self._rows = {row.schedule.id: row for row in file.rows(self._executive.store, self._executive.codec)}
         for schedule in declared:
-            await self.put(schedule)
+            await self._put(schedule)
         self._touched.update(self._rows)
         self._executive.clocks.append(self.ring)
         self._executive.on_scheduled_end = self.ended
@@ -86,8 +88,15 @@ class Schedules:
     async def put(self, schedule: Schedule) -> bool:
         """Make a schedule, or change it: then its times count from now on. Returns whether it is new.
 
-        Raises InvalidInput, UnknownWorkflow, NotRecorded.
+        Raises InvalidInput, UnknownWorkflow, NotRecorded, Unconfirmed.
         """
+        if not self._executive.accepting:
+            raise NotOpen
+        created = await self._put(schedule)
+        await self._durable(schedule.id)
+        return created
+
+    async def _put(self, schedule: Schedule) -> bool:
         self._check(schedule)
         row = self._rows.get(schedule.id)
         if row is not None and row.schedule == schedule:
@@ -98,22 +107,29 @@ class Schedules:
         return row is None
 
     async def delete(self, schedule_id: str) -> None:
-        """Remove a schedule; its runs stay. Raises NoSuchSchedule, NotRecorded."""
+        """Remove a schedule; its runs stay. Raises NoSuchSchedule, NotRecorded, Unconfirmed."""
         self._row(schedule_id)
         await self._executive.write(file.remove(schedule_id), f"schedule {schedule_id}")
         self._rows.pop(schedule_id, None)
+        await self._durable(schedule_id)
 
     async def pause(self, schedule_id: str, paused: bool) -> None:
-        """Stop or go on. What was due meanwhile is not made up for. Raises NoSuchSchedule, NotRecorded."""
+        """Stop or go on. What was due meanwhile is not made up for.
+
+        Raises NoSuchSchedule, NotRecorded, Unconfirmed.
+        """
         row = self._row(schedule_id)
-        if row.paused == paused:
-            return
-        await self._replace(replace(row, paused=paused, looked_at=self._executive.now_ms(), next_at=None))
+        if row.paused != paused:
+            await self._replace(replace(row, paused=paused, looked_at=self._executive.now_ms(), next_at=None))
+        await self._durable(schedule_id)
 
     async def trigger(self, schedule_id: str) -> Started:
         """Start a run now, whatever the time and whatever runs. Raises NoSuchSchedule and what a start raises."""
         row = self._row(schedule_id)
         return await self._start(row.schedule, f"{schedule_id}:now:{secrets.token_hex(6)}")
+
+    async def _durable(self, schedule_id: str) -> None:
+        await self._confirmed(f"schedule {schedule_id}", self._executive.writer.commits)
 
     def ended(self, schedule_id: str) -> None:
         """A run of this schedule has ended: what is buffered may begin."""

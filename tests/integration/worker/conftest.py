@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import json
 import os
 import signal
 import socket
@@ -93,6 +94,7 @@ class Door(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     def __init__(self, path: Path):
         self.status = 200
         self.calls = 0
+        self.wakes = []
         self.open = threading.Event()
         self.open.set()
         super().__init__(str(path), _Answer)
@@ -102,8 +104,12 @@ class _Answer(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
-        self.server.calls += 1
-        self.server.open.wait()
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/wake-at":
+            self.server.wakes.append(json.loads(body)["at"])
+        else:
+            self.server.calls += 1
+            self.server.open.wait()
         self.send_response(self.server.status)
         self.send_header("Content-Length", "2")
         self.end_headers()

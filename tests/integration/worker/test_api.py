@@ -177,4 +177,4 @@ def test_every_metric_has_help_and_a_type(served):
 
     families = list(text_string_to_metric_families(served.get("/metrics").text))
     assert len(families) > 10
-    assert all(family.documentation and family.type in ("counter", "gauge") for family in families)
+    assert all(family.documentation and family.type in ("counter", "gauge", "histogram") for family in families)

@@ -9,6 +9,7 @@ from node.worker import http
 from node.worker.http import json_response
 from node.worker.metrics import RequestCounts, render, request_families
 from node.worker.operations import Operation, Routes
+from node.worker.pressure import Pressure
 from node.worker.problem import Problem
 from node.worker.site import Site
 
@@ -33,9 +34,10 @@ ROUTES = Routes(
 class Exchange:
     """One request to a site, and everything it sent back."""
 
-    def __init__(self, tenant=None):
+    def __init__(self, tenant=None, pressure=None):
         self.counts = RequestCounts()
-        self.site = Site(ROUTES, self.counts, tenant)
+        self.pressure = pressure or Pressure(lambda: 0)
+        self.site = Site(ROUTES, self.counts, tenant, self.pressure)
         self.sent = []
 
     def ask(self, method, path, *chunks, headers=((b"content-type", b"application/json"),), messages=None):
