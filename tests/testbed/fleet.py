@@ -36,6 +36,12 @@ from tests.testbed.stores import StoreServer
 CONTROLLER = 7070
 TTL_S, MARGIN_S = 5.0, 1.5
 """The rules are those of the defaults, 15 s and 3 s; waiting for them is most of what a fault costs."""
+_ALWAYS_ACTS = """
+import sys
+from fleet import app, leader
+leader.Leadership.acts = lambda self: True
+sys.exit(app.main([]))
+"""
 NAMES = ("a", "b", "c", "d", "e", "f")
 
 
@@ -49,11 +55,11 @@ class Controller(Host):
         self.env = {**env, "FLEET_STATE_DIR": str(folder / "state"), "FLEET_CONTROLLER_LISTEN": listen}
         self.program: Entered | None = None
 
-    def start(self) -> None:
-        """Power, if it has none, and its program."""
+    def start(self, *, always_acts: bool = False) -> None:
+        """Power, if it has none, and its program. `always_acts`: whoever leads, it does not care."""
         if not self.on:
             self.power_on()
-        command = [sys.executable, "-m", "fleet.app"]
+        command = [sys.executable, "-c", _ALWAYS_ACTS] if always_acts else [sys.executable, "-m", "fleet.app"]
         self.program = self.process(command, log="controller.log", environment=self.env)
         self.program.start(answers(CONTROLLER, "/healthz", 200, host=self.address))
 
@@ -70,7 +76,9 @@ class Controller(Host):
 class Fleet(Operated):
     """The whole. `minio` is the store itself, `store` the proxy in front of it that all but the tests talk to."""
 
-    def __init__(self, folder: Path, switch: Switch, minio: StoreServer, store: FaultyProxy, bucket: str) -> None:
+    def __init__(
+        self, folder: Path, switch: Switch, minio: StoreServer, store: FaultyProxy, bucket: str, endpoint: str = ""
+    ) -> None:
         self.folder = folder
         self.switch = switch
         self.minio = minio
@@ -86,7 +94,7 @@ class Fleet(Operated):
             "FLEET_LOG_LEVEL": "debug",
         }
         self.env = dict(common)  # the tests look into the store itself
-        self._settings = {**common, "FLEET_S3_ENDPOINT": store.endpoint}
+        self._settings = {**common, "FLEET_S3_ENDPOINT": endpoint or store.endpoint}
         self._data = folder / "images"
 
     @property
@@ -228,16 +236,19 @@ def running_fleet(
     controllers: int = 1,
     ttl_s: float = TTL_S,
     margin_s: float = MARGIN_S,
+    direct: bool = False,
     **settings: str,
 ) -> Iterator[Fleet]:
     """Machines that are nodes of one fleet, with the images of `engine`, which must be built. `minio` must be this
-    fleet's own. Raises NoEngine where there are no namespaces."""
+    fleet's own. `direct`: everybody talks to it without the proxy, for measurements; it must listen everywhere. Raises
+    NoEngine where there are no namespaces."""
     if not inside():
         raise NoEngine("machines need the namespaces that ./tests/run makes")
     with contextlib.ExitStack() as stack:
         switch = stack.enter_context(running_switch())
         proxy = stack.enter_context(faulty_proxy(urlsplit(minio.endpoint).port or 0, STORE))
-        fleet = Fleet(folder, switch, minio, proxy, minio.new_bucket())
+        port = urlsplit(minio.endpoint).port
+        fleet = Fleet(folder, switch, minio, proxy, minio.new_bucket(), f"http://{STORE}:{port}" if direct else "")
         stack.callback(fleet.stop)
         engine.copy_images(folder / "images")
         fleet.found(ttl_s, margin_s)

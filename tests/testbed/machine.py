@@ -128,6 +128,11 @@ class Machine(Host):
         """The engine's own command line, behind the product's back."""
         return self.run("docker", *words, check=check, DOCKER_HOST=self.env["DOCKER_HOST"])
 
+    def workers(self) -> list[str]:
+        """The tenants whose worker it runs now."""
+        running = self.docker("ps", "--format", "{{.Names}}").split()
+        return [n.removeprefix(f"{self.fleet_name}-").removesuffix("-worker") for n in running if n.endswith("-worker")]
+
     def container(self, tenant: str, role: str = "worker") -> str:
         """The name of one of a tenant's containers."""
         return f"{self.fleet_name}-{tenant}-{role}"

@@ -98,14 +98,23 @@ class StoreServer:
 
 
 @contextmanager
-def running_minio(folder: Path, binary: Path) -> Iterator[StoreServer]:
-    """A MinIO with its data under `folder`, ended and its data removed at the end."""
+def running_minio(folder: Path, binary: Path, *, everywhere: bool = False) -> Iterator[StoreServer]:
+    """A MinIO with its data under `folder`, ended and its data removed at the end. `everywhere`: on every address of
+    this network, which is the run's own, not on loopback alone."""
     port, console = free_ports(2)
     credentials = Credentials("minio-test", secrets.token_hex(16))
     data = folder / "minio"
     data.mkdir(parents=True)
     process = Process(
-        [binary, "server", data, "--address", f"127.0.0.1:{port}", "--console-address", f"127.0.0.1:{console}"],
+        [
+            binary,
+            "server",
+            data,
+            "--address",
+            f"{'' if everywhere else '127.0.0.1'}:{port}",
+            "--console-address",
+            f"127.0.0.1:{console}",
+        ],
         log=folder / "minio.log",
         environment={
             "MINIO_ROOT_USER": credentials.access_key,

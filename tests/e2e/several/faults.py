@@ -179,6 +179,21 @@ def _controller_killed_during(s: Scene) -> None:
     s.fleet.controllers[0].start()
 
 
+def _two_controllers_act(s: Scene) -> None:
+    """A failover that two controllers carry out at once, neither of which cares about the other."""
+    s.fleet.controllers[0].kill()
+    for one in (s.fleet.controllers[0], s.fleet.add_controller(2)):
+        one.start(always_acts=True)
+    s.victim.power_off()
+
+
+def _one_controller_acts(s: Scene) -> None:
+    s.fleet.controllers.pop().remove()
+    s.fleet.controllers[0].kill()
+    s.fleet.controllers[0].start()
+    _back_with_its_disk(s)
+
+
 def _worker_killed(s: Scene) -> None:
     for tenant in s.tenants:
         s.victim.docker("kill", "-s", "KILL", s.victim.container(tenant.name), check=False)
@@ -238,6 +253,7 @@ FAULTS = (
     Fault("store_accepts_and_never_answers", _store_hangs, "stays", _store_goes_on, lasts_s=LONGER_S),
     Fault("half_of_the_answers_lost", _half_lost, "either", _store_back, lasts_s=LONGER_S),
     Fault("controller_killed_during_a_failover", _controller_killed_during, "moves", _back_with_its_disk),
+    Fault("two_controllers_act_in_a_failover", _two_controllers_act, "moves", _one_controller_acts),
     Fault("node_with_an_older_copy_of_its_disk", _old_disk, "moves", _back_with_its_disk),
     Fault("drained_under_load", _drained, "moves", _uncordoned),
     Fault("worker_killed", _worker_killed, "stays"),

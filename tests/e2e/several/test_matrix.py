@@ -80,8 +80,15 @@ def moved(tenant: Tenant, epoch: int) -> None:
 
 
 def settled(tenant: Tenant) -> None:
-    """It runs, and its controller says so."""
-    tenant.fleet.eventually(lambda: tenant.view()["state"] == "running", f"{tenant.name} running", timeout_s=SETTLES_S)
+    """It runs, its controller says so, and nowhere is a second copy of it."""
+    fleet = tenant.fleet
+
+    def alone() -> bool:
+        found = [m.name for m in fleet.machines if tenant.name in m.workers()]
+        return found == [tenant.view()["node"]]
+
+    fleet.eventually(lambda: tenant.view()["state"] == "running", f"{tenant.name} running", timeout_s=SETTLES_S)
+    fleet.eventually(alone, f"one copy of {tenant.name}", timeout_s=SETTLES_S)
 
 
 def from_the_bucket(tenant: Tenant) -> None:
