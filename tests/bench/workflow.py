@@ -100,7 +100,7 @@ def peers_python() -> Path:
     stamp = folder / "installed"
     if not stamp.exists() or stamp.read_bytes() != _LOCK.read_bytes():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        pip: list[str | Path] = [
+        pip = [str(python), "-m", "pip", "-q", "install", "--require-hashes", "--only-binary=:all:", "-r", str(_LOCK)]
             python,
             "-m",
             "pip",
