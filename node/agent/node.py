@@ -258,9 +258,12 @@ class Node:
             log.warning(event.kind, tenant=event.tenant, message=event.message)
             tenant = self.tenants.get(event.tenant)
             match event.kind:
-                case "ousted" | "foreign_writer":
+                case "ousted":
                     if tenant is not None:
                         await tenant.ousted()
+                case "foreign_writer":
+                    if tenant is not None:
+                        await tenant.ousted("foreign_writer", event.message)
                 case "behind" | "caught_up":
                     self.board.update(event.tenant, behind=event.kind == "behind")
                 case "volume_stopped":

@@ -27,13 +27,16 @@ class Me:
 @dataclass(frozen=True, slots=True)
 class VolumeFacts:
     """What a volume says of itself: its marker (epoch 0: none confirmed) and each file's newest raw txid. `intact`,
-    asked after its machine went down: its files still hold all that was copied out of them."""
+    asked after its machine went down: its files still hold all that was copied out of them. `foreign`: somebody else
+    wrote into its epoch's prefix, so that only the volume is the tenant's own.
+    """
 
     node: str
     epoch: int
     boot_id: str
     local: Mapping[str, int]
     intact: bool = False
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,8 @@ def decide(
         return Fresh(1, "restore" if restore and restore.source else "born")
     if comparable(me, owner, volume, restore) and volume is not None and positions is not None:
         same_boot = volume.boot_id == me.boot_id
+        if volume.foreign and (same_boot or volume.intact):
+            return Fresh(owner.epoch + 1, "failover", carried=True)
         if same_boot and position.not_behind(positions):
             return Continue(owner.epoch)
         if owner.state in CLEAN and position.exactly(positions, volume.local, owner.positions):

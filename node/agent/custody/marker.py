@@ -18,7 +18,7 @@ FORMAT = 1
 @dataclass(frozen=True, slots=True)
 class Marker:
     """`epoch` 0: nothing confirmed yet. `attempt` is the epoch that the volume was made for. `released`: its last byte
-    was confirmed at `positions`, and nothing of it has run since."""
+    was confirmed at `positions`, and nothing of it has run since. `foreign`: somebody else writes into its prefix."""
 
     tenant: str
     node: str
@@ -28,6 +28,7 @@ class Marker:
     origin: Literal["born", "restored", "carried"]
     released: bool = False
     positions: dict[str, str] = field(default_factory=dict)
+    foreign: bool = False
 
     def confirmed(self) -> Marker:
         """After the first snapshot."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
-from node.agent.custody import sidecar, volume, watchdog
+from node.agent.custody import marker, sidecar, volume, watchdog
 from node.agent.custody.context import Context
 from node.agent.custody.errors import Refused, SidecarFailed
 from node.agent.custody.held import HeldTenant, Sidecar, names
@@ -87,10 +88,25 @@ async def look(ctx: Context, t: HeldTenant, limits: Limits) -> list[CustodyEvent
     if event := await _room(ctx, t, limits) or await _stopped(ctx, t, found):
         return [event]
     limits = await _limits(ctx, t, streaming, limits, found)
-    seen = Seen(ctx.monotonic(), found.files or None, found.lag_s if found.files else None, _call_s(ctx, streaming))
+    at = ctx.monotonic()
+    nexts = watchdog.nexts(streaming.watch, found.files, at, limits)
+    skipped = bool(nexts) and await ctx.on_engine(_skipped, t, nexts)
+    seen = Seen(at, found.files or None, found.lag_s if found.files else None, _call_s(ctx, streaming), skipped)
     streaming.watch, verdicts = watchdog.look(streaming.watch, seen, limits, behind_s=behind_s(t.claim.rpo_s))
     acted = [await _act(ctx, t, limits, verdict, found) for verdict in verdicts]
     return [event for event in acted if event]
+
+
+def _note_foreign(t: HeldTenant) -> None:
+    """So that the next claim takes a new prefix, with the volume that is here: the old one's objects are a mixture."""
+    found = marker.read(t.volume.marker) if t.volume else None
+    if found is not None and t.volume is not None:
+        marker.write(t.volume.marker, replace(found, foreign=True))
+
+
+def _skipped(t: HeldTenant, nexts: Mapping[str, int]) -> bool:
+    vol = t.volume
+    return vol is not None and not all(volume.raw_file(vol, db, txid).exists() for db, txid in nexts.items())
 
 
 async def _stopped(ctx: Context, t: HeldTenant, found: Replication) -> CustodyEvent | None:
@@ -150,7 +166,10 @@ async def _act(
         case Verdict.CAUGHT_UP:
             return CustodyEvent(t.tenant, "caught_up", f"{t.tenant}: replication has caught up")
         case Verdict.FOREIGN_WRITER:
-            message = f"{t.tenant}: somebody else writes into epoch {t.claim.epoch}'s prefix: stopped here"
+            message = (
+                f"{t.tenant}: somebody else writes into the prefix of epoch {t.claim.epoch}: this node takes a new one"
+            )
+            await ctx.on_engine(_note_foreign, t)
             return CustodyEvent(t.tenant, "foreign_writer", message)
         case Verdict.RESTART:
             if not await _store_answers(ctx, t):

@@ -25,7 +25,11 @@ def facts(volume: Volume, databases: Iterable[str]) -> VolumeFacts | None:
     if found is None:
         return None
     return VolumeFacts(
-        node=found.node, epoch=found.epoch, boot_id=found.boot_id, local=local_positions(volume, databases)
+        node=found.node,
+        epoch=found.epoch,
+        boot_id=found.boot_id,
+        local=local_positions(volume, databases),
+        foreign=found.foreign,
     )
 
 

@@ -24,12 +24,14 @@ class Verdict(Enum):
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Seconds. `stuck_s`: a position stands still while there is lag; `silent_s`: no answer; `call_s`: a confirming
-    call is under way; `foreign_s`: the bucket is ahead of the file."""
+    call is under way; `foreign_s`: the bucket is ahead of the file; `steady_s`: raw transactions stay for at least so
+    long on the disk."""
 
     stuck_s: float = 20.0
     silent_s: float = 15.0
     call_s: float = 45.0
     foreign_s: float = 10.0
+    steady_s: float = 60.0
     first_wait_s: float = 5.0
     longest_wait_s: float = 600.0
 
@@ -44,12 +46,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One look at a sidecar. `files` None: no answer. `call_s` is how long the oldest confirming call is under way."""
+    """One look at a sidecar. `files` None: no answer. `call_s` is how long the oldest confirming call is under way.
+
+    `skipped`: a file went on past a transaction that was never copied here: it is somebody else's, fetched from the
+    bucket.
+    """
 
     at: float
     files: Mapping[str, FileLag] | None
     lag_s: float | None = None
     call_s: float | None = None
+    skipped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,8 @@ class Watch:
     answered_at: float
     moved_at: float
     replicated: Mapping[str, int | None] = field(default_factory=dict)
+    txids: Mapping[str, int | None] = field(default_factory=dict)
+    txids_at: float = 0.0
     foreign_since: float | None = None
     behind: bool = False
     wait_s: float = 0.0
@@ -76,7 +85,7 @@ def look(watch: Watch, seen: Seen, limits: Limits, *, behind_s: float) -> tuple[
     watch, verdicts = _lag(watch, seen, behind_s)
     if seen.files is not None:
         watch = _position(watch, seen.at, seen.files)
-    if watch.foreign_since is not None and seen.at - watch.foreign_since >= limits.foreign_s:
+    if seen.skipped or (watch.foreign_since is not None and seen.at - watch.foreign_since >= limits.foreign_s):
         verdicts.append(Verdict.FOREIGN_WRITER)
     elif _hangs(watch, seen, limits) and seen.at >= watch.not_before:
         verdicts.append(Verdict.RESTART)
@@ -86,7 +95,22 @@ def look(watch: Watch, seen: Seen, limits: Limits, *, behind_s: float) -> tuple[
 def restarted(watch: Watch, at: float, limits: Limits) -> Watch:
     """It was started again: the next restart for the same trouble waits twice as long."""
     wait_s = min(max(watch.wait_s * 2, limits.first_wait_s), limits.longest_wait_s)
-    return replace(start(at), behind=watch.behind, wait_s=wait_s, not_before=at + wait_s)
+    return replace(
+        start(at),
+        behind=watch.behind,
+        wait_s=wait_s,
+        not_before=at + wait_s,
+        txids=watch.txids,
+        txids_at=watch.txids_at,
+    )
+
+
+def nexts(watch: Watch, files: Mapping[str, FileLag], at: float, limits: Limits) -> dict[str, int]:
+    """The transaction that must have followed the last one seen of each file that went on, if it is not long ago."""
+    if at - watch.txids_at > limits.steady_s:
+        return {}
+    before = {db: watch.txids.get(db) or 0 for db in files}
+    return {db: before[db] + 1 for db, f in files.items() if 0 < before[db] < (f.txid or 0)}
 
 
 def resumed(watch: Watch, at: float) -> Watch:
@@ -114,6 +138,8 @@ def _position(watch: Watch, at: float, files: Mapping[str, FileLag]) -> Watch:
         answered_at=at,
         moved_at=at if moved else watch.moved_at,
         replicated=replicated,
+        txids={db: f.txid for db, f in files.items()},
+        txids_at=at,
         foreign_since=(watch.foreign_since if watch.foreign_since is not None else at) if above else None,
         wait_s=0.0 if not lagging else watch.wait_s,
     )
