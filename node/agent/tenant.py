@@ -107,8 +107,9 @@ class Tenant:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def ousted(self) -> None:
-        """The owner record is somebody else's: stop everything now, and the step under way before it starts more."""
+    async def ousted(self, reason: str = "owned_elsewhere", message: str = "") -> None:
+        """Its prefix or its record is somebody else's: stop everything now, and the step under way before it starts
+        more."""
         async with self._ousting:
             await self._halt()
             await self.walk.forget()
@@ -121,7 +122,7 @@ class Tenant:
                     log.error("what is another node's still runs here", tenant=self.name, error=str(e))
                     await asyncio.sleep(KILL_AGAIN_S)
             self.actual = replace(self.actual, claimed=False, held=False, worker="")
-            self._say("pending", "owned_elsewhere", f"{self.name} belongs to another node now")
+            self._say("pending", reason, message or f"{self.name} belongs to another node now")
             self.poke()
 
     def volume_stopped(self) -> None:
