@@ -101,16 +101,6 @@ def peers_python() -> Path:
     if not stamp.exists() or stamp.read_bytes() != _LOCK.read_bytes():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
         pip = [str(python), "-m", "pip", "-q", "install", "--require-hashes", "--only-binary=:all:", "-r", str(_LOCK)]
-            python,
-            "-m",
-            "pip",
-            "-q",
-            "install",
-            "--require-hashes",
-            "--only-binary=:all:",
-            "-r",
-            _LOCK,
-        ]
         subprocess.run(host_network(pip), check=True)
         stamp.write_bytes(_LOCK.read_bytes())
     return python
