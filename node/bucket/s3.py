@@ -1,4 +1,7 @@
-"""The bucket over boto3. One call is one request: its retries are off, since what is ambiguous is `cas`'s to decide."""
+"""The bucket over boto3. One call is one request: its retries are off, since what is ambiguous is `cas`'s to decide.
+
+But a read is sent once more, at once, when a connection of before turns out to be closed: stores close idle ones.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ConnectionClosedError
 
 from node.bucket.errors import BucketError, Denied
 from node.bucket.s3_errors import FAILURES, translate, translated_code
@@ -124,6 +127,9 @@ class S3Store:
                 aws_secret_access_key=credentials.secret_key if credentials else None,
                 aws_session_token=credentials.token if credentials else None,
             )
+
+        for operation in ("GetObject", "HeadObject", "ListObjectsV2"):
+            self._client.meta.events.register(f"needs-retry.s3.{operation}", _once_more)  # type: ignore[arg-type] # this event is answered
 
     def close(self) -> None:
         """Drop the pooled connections."""
@@ -236,6 +242,11 @@ class S3Store:
         finally:
             if self._observe is not None:
                 self._observe(operation, time.monotonic() - began, code)
+
+
+def _once_more(attempts: int, caught_exception: Exception | None, **_: Any) -> float | None:
+    """Seconds to wait before a read is sent again; None: it is not."""
+    return 0.0 if attempts == 1 and isinstance(caught_exception, ConnectionClosedError) else None
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from botocore.exceptions import (
@@ -186,6 +186,23 @@ def test_a_failing_store_is_ambiguous_after_one_request(listening: list[Listener
     listening.append(failing)
     with pytest.raises(Ambiguous, match="500"):
         S3Store(Location("b", endpoint=failing.url), credentials=KEY).create("k", b"1")
+    assert failing.connections == 1
+
+
+def test_a_read_on_a_connection_that_the_store_had_closed_is_sent_once_more(listening: list[Listener]) -> None:
+    """And no more than that: what is no answer twice is ambiguous. Nothing is ever written twice by itself."""
+    dropping = Listener(b"")
+    listening.append(dropping)
+    store = S3Store(Location("b", endpoint=dropping.url), credentials=KEY)
+    reads: list[Callable[[str], object]] = [store.get, lambda key: list(store.list(key)), store.head]
+    for count, read in enumerate(reads, 1):
+        with pytest.raises(Ambiguous):
+            read("k")
+        assert dropping.connections == 2 * count
+    failing = Listener(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    listening.append(failing)
+    with pytest.raises(Ambiguous):
+        S3Store(Location("b", endpoint=failing.url), credentials=KEY).get("k")
     assert failing.connections == 1
 
 
