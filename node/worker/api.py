@@ -26,7 +26,7 @@ from node.worker.pressure import Pressure
 from node.worker.problem import Problem
 from node.worker.wire import event_document, fields_of, parse_event_cursor, queue_options, run_document, to_problem
 from node.workflow import Engine, Run
-from node.workflow.errors import WorkflowError
+from node.workflow.errors import InvalidInput, WorkflowError
 
 Handler = Callable[["Api", Request], Awaitable[Response | Stream]]
 EVENTS_AT_ONCE = 100
@@ -140,6 +140,23 @@ class Api:
     async def resume(self, request: Request) -> Response:
         await self._engine.resume(request.path["id"])
         return json_response(202, {"id": request.path["id"]})
+
+    @_serving
+    async def fork(self, request: Request) -> Response:
+        body = fields_of({} if request.body is None else request.body, schemas.FORK)
+        self.pressure.check_backlog()
+        try:
+            started = await self._engine.fork(
+                request.path["id"],
+                seq=body.get("seq"),
+                step=body.get("step"),
+                new_id=body.get("id"),
+                workflow=body.get("workflow"),
+            )
+        except InvalidInput as error:
+            raise Problem(409, "no-such-fork", str(error), field=error.field) from error  # of this run, as it is
+        run = run_document(self._engine.get(started.run_id))
+        return json_response(201 if started.created else 200, run, (("location", f"../{started.run_id}"),))
 
     @_serving
     async def query(self, request: Request) -> Response:

@@ -44,7 +44,7 @@ async def events(engine: Engine, run_id: str, after: int, stopping: asyncio.Even
 
 async def _next(following: AsyncIterator[Sequence[Event]]) -> Sequence[Event]:
     """The next events; none when there will be no more."""
-    return await anext(following, ())
+    return await anext(following, None) or ()
 
 
 def _text(event: Event) -> bytes:

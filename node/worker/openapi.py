@@ -18,7 +18,8 @@ def openapi(operations: Sequence[Operation], workflows: Sequence[str], queues: S
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
     start = paths["/v1/runs"]["post"]
-    for takes_names in (start, paths["/v1/schedules/{schedule}"]["put"]):
+    forked, scheduled = paths["/v1/runs/{id}/fork"]["post"], paths["/v1/schedules/{schedule}"]["put"]
+    for takes_names in (start, forked, scheduled):
         takes_names["requestBody"] = _by_name(takes_names["requestBody"], workflows, queues)
     links = {o.name: _link(o) for o in operations if "id" in o.parameters}
     for status in ("200", "201"):
@@ -59,7 +60,9 @@ def _by_name(body: Any, workflows: Sequence[str], queues: Sequence[str]) -> dict
     fields = dict(schema["properties"])
     if workflows:
         fields["workflow"] = {**fields["workflow"], "enum": list(workflows)}
-    if queues:
+    if "queue" not in fields:
+        pass
+    elif queues:
         names = fields["queue"]["properties"]
         known = {**names, "name": {**names["name"], "enum": list(queues)}}
         fields["queue"] = {**fields["queue"], "properties": known}

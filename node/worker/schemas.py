@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from node.workflow.run import STATES
+from node.workflow.search import LARGEST
 from node.workflow.starts import CONFLICTS
 
 Schema = dict[str, Any]
@@ -51,7 +52,6 @@ IN_QUEUE = {
     ),
     "type": ["object", "null"],
 }
-LARGEST = 2**53 - 1
 ATTRIBUTES: Schema = {
     "type": "object",
     "description": "What a run can be found by.",
@@ -79,6 +79,15 @@ START = document(
     "attributes",
 )
 TERMINATE = document({"reason": {"type": "string", "minLength": 0, "maxLength": 1000}}, "reason")
+FORK = document(
+    {
+        "seq": {"type": "integer", "minimum": 1, "maximum": LARGEST, "description": "The last event to share."},
+        "step": {"type": "integer", "minimum": 1, "maximum": LARGEST, "description": "The step to do again."},
+        "id": RUN_ID,
+        "workflow": NAME,
+    },
+    "seq", "step", "id", "workflow",
+)  # fmt: skip  # what may be left out, in one line
 QUERY = document({"args": {"type": "array"}}, "args")
 RUN = document(
     {

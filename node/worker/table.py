@@ -100,6 +100,11 @@ def operations(api: Api) -> tuple[Operation, ...]:
             "resume_run", "POST", "/v1/runs/{id}/resume", "Let a paused run go on.",
             api.resume, told, problems=_CHANGE, load="write",
         ),
+        Operation(
+            "fork_run", "POST", "/v1/runs/{id}/fork", "Start a run from the first events of another.",
+            api.fork, {201: schemas.RUN, 200: schemas.RUN}, body=schemas.FORK, body_required=False,
+            problems=(404, 409, *_WRITE), load="write",
+        ),
         *_plans(api),
         Operation(
             "healthz", "GET", "/healthz", "Whether the process answers.",

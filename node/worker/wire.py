@@ -33,7 +33,7 @@ def fields_of(body: Any, schema: schemas.Schema) -> dict[str, Any]:
     for name in body:
         if name not in schema["properties"]:
             raise invalid(name, f"unknown field; there are {', '.join(schema['properties'])}")
-    for name in schema["required"]:
+    for name in schema.get("required", ()):
         if name not in body:
             raise invalid(name, "missing")
     return {name: _checked(name, value, schema["properties"][name]) for name, value in body.items()}

@@ -129,6 +129,7 @@ class Schedules:
         return await self._start(row.schedule, f"{schedule_id}:now:{secrets.token_hex(6)}")
 
     async def _durable(self, schedule_id: str) -> None:
+        self._executive.look_at(self._executive.now_ms())  # another time may be the next now
         await self._confirmed(f"schedule {schedule_id}", self._executive.writer.commits)
 
     def ended(self, schedule_id: str) -> None:

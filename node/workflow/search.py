@@ -13,6 +13,7 @@ from node.workflow.run import STATES, State
 
 MAX_PAGE: Final = 1_000
 MAX_ATTRIBUTES: Final = 32
+LARGEST: Final = 2**53 - 1  # that every reader of JSON keeps as it is
 _ATTRIBUTE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _LONGEST_VALUE: Final = 1_024
 
@@ -97,10 +98,8 @@ def _problem(value: Any) -> str | None:
     match value:
         case None | bool():
             return None
-        case int():
-            return None if -(2**63) <= value < 2**63 else "a whole number of at most 64 bits"
-        case float():
-            return None if abs(value) < float("inf") else "a finite number"
+        case int() | float():
+            return None if abs(value) <= LARGEST else f"a number from -{LARGEST} to {LARGEST}"
         case str():
             if len(value) > _LONGEST_VALUE:
                 return f"at most {_LONGEST_VALUE} characters"

@@ -4,7 +4,8 @@ import { picture } from "./picture.js";
 import { span, timeline } from "./timeline.js";
 
 const API = "../v1/";
-const STATES = ["running", "completed", "failed", "cancelled", "blocked"];
+const STATES = ["queued", "running", "blocked", "completed", "failed", "cancelled", "terminated", "continued"];
+const LINKS = ["parent", "continued_from", "continued_to", "forked_from"];
 const AGAIN_MS = 2000;
 const main = document.getElementById("main");
 const search = document.getElementById("search");
@@ -87,8 +88,10 @@ async function run(id, mine) {
   const events = await history(path);
   if (mine !== turn) return false;
   document.title = `${each.workflow} ${id}`;
-  const open = each.state === "running" || each.state === "blocked";
-  const facts = [["Run", each.id], ["Workflow", each.workflow], ["State", state(each)], ["Started", when(each.created_at)], ["Changed", when(each.updated_at)]];
+  const facts = [["Run", each.id], ["Workflow", each.workflow], ["State", state(each)], ["Started", when(each.created_at)], [each.closed_at ? "Ended" : "Changed", when(each.closed_at ?? each.updated_at)]];
+  for (const key of LINKS) if (each[key]) facts.push([key.replace("_", " "), node("a", { href: `#${encodeURIComponent(each[key])}` }, each[key])]);
+  for (const key of ["queue", "schedule"]) if (each[key]) facts.push([key, each[key].name ?? each[key]]);
+  if (Object.keys(each.attributes).length) facts.push(["attributes", Object.entries(each.attributes).map(([name, value]) => `${name}=${value}`).join(", ")]);
   if (each.waits.length) facts.push(["Waits for", each.waits.join(", ")]);
   for (const key of ["input", "user_state", "result", "error"]) if (each[key] !== null) facts.push([key.replace("_", " "), json(each[key])]);
   const rows = timeline(events);
@@ -97,7 +100,7 @@ async function run(id, mine) {
     node("h2", {}, "Timeline"), rows.length ? picture(rows, span(events, Date.now())) : node("p", { class: "none" }, "No step yet."),
     node("h2", {}, "History"), table(["", "Time", "What", ""], events.map((event) => [event.seq, when(event.at), event.kind, json(event.body)])),
   );
-  return open;
+  return each.closed_at === null;
 }
 
 async function history(path) {

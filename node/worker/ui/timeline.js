@@ -2,7 +2,7 @@
 
 const BEGINS = { activity_scheduled: "activity", timer_started: "timer", signal_awaited: "signal", child_started: "child" };
 const ENDS = /_(completed|failed|cancelled|fired)$/;
-const CLOSES = new Set(["completed", "failed", "cancelled", "continued_as_new"]);
+const CLOSES = new Set(["completed", "failed", "cancelled", "terminated", "continued"]);
 
 /**
  * One row a step, in the order that the code asked for them:

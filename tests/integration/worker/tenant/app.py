@@ -9,6 +9,7 @@ from starlette.routing import Route
 
 from node.worker import Problem, durable
 from node.workflow import Context, Retry, activity, workflow
+from node.workflow.queue import Queue
 
 GATES = Path(os.environ["NODE_DATA"])
 
@@ -56,6 +57,15 @@ async def failing(ctx: Context) -> None:
 @workflow
 async def approval(ctx: Context) -> object:
     return await ctx.wait_signal("approved")
+
+
+@workflow
+async def asked(ctx: Context) -> object:
+    ctx.on_query("double", lambda n: 2 * n)
+    return await ctx.wait_signal("go")
+
+
+queues = [Queue("mail", concurrency=1)]
 
 
 async def slow(request):
