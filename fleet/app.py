@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import structlog
 import uvicorn
 from fastapi import FastAPI
@@ -163,8 +164,11 @@ def default_access(settings: Settings) -> str:
     return "open" if is_loopback(settings.gateway_listen) else "token"
 
 
-def _verify(settings: Settings) -> ssl.SSLContext | bool:
-    return ssl.create_default_context(cafile=str(settings.tls_ca)) if settings.tls_ca is not None else True
+def _verify(settings: Settings) -> ssl.SSLContext:
+    """Whom to trust: one for all agents, as reading a machine's certificates costs more than a request."""
+    if settings.tls_ca is not None:
+        return ssl.create_default_context(cafile=str(settings.tls_ca))
+    return httpx.create_ssl_context()
 
 
 def check(settings: Settings) -> None:

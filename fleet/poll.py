@@ -23,7 +23,7 @@ log = structlog.get_logger("fleet.poll")
 class Pollers:
     """One client and one long poll for each node that has a lease and an agent's URL in it."""
 
-    def __init__(self, world: World, events: Events, token: str, *, verify: ssl.SSLContext | bool) -> None:
+    def __init__(self, world: World, events: Events, token: str, *, verify: ssl.SSLContext) -> None:
         self._world = world
         self._events = events
         self._token = token
