@@ -226,10 +226,11 @@ CleanStop(n) ==      \* everything is released: the lease says so
 ObserveExpired(n) == \* another node saw the lease silent for ttl + margin: by Lease.tla nothing of it runs
   LET s == lease[n].ses IN
   /\ s > 0 /\ ~lease[n].gone /\ <<n, s>> \notin over
-  /\ gs[n] # "live" \/ paused[n] \/ ~MARGIN
+  /\ IF gs[n] = "settling" /\ ~paused[n] THEN Fault("partition")     \* it renews, too
+     ELSE (gs[n] # "live" \/ paused[n] \/ ~MARGIN) /\ UNCHANGED f
   /\ IF REVOKE THEN lease' = [lease EXCEPT ![n].gone = TRUE] /\ UNCHANGED over
                ELSE over' = over \cup {<<n, s>>} /\ UNCHANGED lease
-  /\ UNCHANGED <<owner, sessions, machine, agents, flight, bkt, writes, gcr, budget>>
+  /\ UNCHANGED <<owner, sessions, machine, agents, flight, bkt, writes, gcr, zz>>
 
 ObserveMissing ==    \* broken, where leases are deleted: no lease, so its session is over
   /\ LEASEDEL /\ owner.ep > 0 /\ lease[owner.node].ses = 0

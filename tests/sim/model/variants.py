@@ -107,14 +107,6 @@ OWNERSHIP = (
     ),
     _owner("claim-of-an-old-session", "what is over already starts", TWO_AT_WORK, "guard", CLAIMS="any"),
     _owner(
-        "silent-adoption",
-        "a dead agent's CAS lands under what was adopted",
-        TWO_AT_WORK,
-        "agent timeout",
-        2,
-        ADOPT="silent",
-    ),
-    _owner(
         "closed-over-its-volume",
         "a machine that lost power goes on in its epoch",
         (*ACK_GONE, "OneHistory"),
@@ -318,6 +310,8 @@ OWNERSHIP = (
             "timeout",
             AMBIG="reread",
             OWNREC="FALSE",
+            MAXEP="3",
+            MAXSES="3",
         )
     ),
     _forever(
@@ -339,7 +333,7 @@ OWNERSHIP = (
 
 def _lease(name: str, why: str, **sets: str) -> Variant:
     values = {k: v if v.isdigit() else f'"{v}"' for k, v in sets.items()}
-    return Variant(name, "Lease", why, ("OverIsOver",), {"DEATHS": "0"} | values)
+    return Variant(name, "Lease", why, ("OverIsOver",), {"TTL": "2", "LAG": "0", "MAXSEQ": "2", "DEATHS": "0"} | values)
 
 
 LEASE = (
@@ -349,7 +343,7 @@ LEASE = (
     _lease("deadline-from-last-attempt", "the first attempt was applied long before", START="last"),
     _lease("deadline-from-answer", "the renewal was applied long before", START="answer"),
     _lease("late-answer-thaws", "an answer that came late thaws what was revoked since", LATE="any"),
-    _lease("resumed-past-the-deadline", "the guard is back too late, and goes on", RESUME="any", DEATHS="1"),
+    _lease("resumed-past-the-deadline", "the guard is back too late, and goes on", RESUME="any", LAG="1", DEATHS="1"),
     _lease(
         "renewal-not-written-down",
         "a guard that is back does not know that its lease says shared",
