@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
-import re
-import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -17,7 +13,6 @@ from typing import IO, Any, Final
 from node.workflow.codec import Codec
 from node.workflow.define import Workflow
 from node.workflow.errors import (
-    AlreadyServed,
     InputConflict,
     InvalidDefinition,
     InvalidInput,
@@ -30,14 +25,17 @@ from node.workflow.errors import (
 )
 from node.workflow.events import Draft, Event, Kind
 from node.workflow.executive import Executive
+from node.workflow.fit import Fit
 from node.workflow.fork import copy, cut, was_forked_alike
 from node.workflow.gate import Durable
 from node.workflow.loaded import Item
+from node.workflow.lockfile import hold
 from node.workflow.payload import encode
 from node.workflow.queries import ask_run
 from node.workflow.queue import Queue
 from node.workflow.retention import Keep, Retention
 from node.workflow.run import CLOSED, Page, Run, RunRow, Started, State, Stats
+from node.workflow.runid import check_run_id, new_run_id
 from node.workflow.sandbox import Checks
 from node.workflow.schedule import Schedule
 from node.workflow.schedules import Schedules
@@ -48,8 +46,6 @@ from node.workflow.store import without_end
 
 MAX_REASON: Final = 1_000
 EVENTS_AT_ONCE: Final = 200  # in memory of one who follows a run
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
-_BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
 class Engine:
@@ -125,6 +121,7 @@ class Engine:
         self._starts = Starts(self._executive, self._definitions, self._confirmed, self.terminate)
         self.schedules = Schedules(self._executive, self._starts, self.terminate, self.cancel, self._confirmed)
         self._retention = Retention(self._executive, retention)
+        self._fit = Fit(self._executive, self._definitions.values())
 
     async def open(self) -> None:
         """Open the file, migrate it, and go on with what was under way.
@@ -133,12 +130,13 @@ class Engine:
         """
         for definition in self._definitions.values():
             definition.check()
-        self._lock = _lock(self._path)
+        self._lock = hold(self._path)
         try:
             self._executive.open()
             await self._executive.admission.open(self._declared[0])
             await self.schedules.open(self._declared[1])
             self._retention.open()
+            self._fit.open()
         except BaseException:
             await self.close(grace_s=0)
             raise
@@ -150,6 +148,7 @@ class Engine:
         if self._lock is not None:
             await self.schedules.close()
             await self._retention.close()
+            await self._fit.close()
             await self._executive.close(grace_s)
             self._lock.close()
             self._lock = None
@@ -402,11 +401,7 @@ class Engine:
     def _run_id(self, run_id: str | None) -> str:
         if run_id is None:
             return new_run_id(self._executive.now_ms())
-        if not _RUN_ID.fullmatch(run_id):
-            raise InvalidInput(
-                "id", "letters, digits, '.', '_', ':', '@', '-', beginning with one of the first two, at most 128"
-            )
-        return run_id
+        return check_run_id(run_id)
 
     def _row(self, run_id: str) -> RunRow:
         self._check_open()
@@ -441,12 +436,6 @@ class Engine:
             raise Unconfirmed(run_id, self._confirm_timeout_s) from None
 
 
-def new_run_id(now_ms: int) -> str:
-    """A fresh id that sorts by time: 48 bits of it and 80 random ones, 26 characters."""
-    number = now_ms << 80 | secrets.randbits(80)
-    return "".join(_BASE32[number >> shift & 31] for shift in range(125, -1, -5))
-
-
 def _check_text(field: str, text: str) -> None:
     if not 0 < len(text) <= 256:
         raise InvalidInput(field, "from 1 to 256 characters")
@@ -473,16 +462,3 @@ def _by_name(definitions: Iterable[Workflow], checks: Checks) -> dict[str, Workf
 def _check_limit(limit: int) -> None:
     if not 1 <= limit <= MAX_PAGE:
         raise InvalidInput("limit", f"from 1 to {MAX_PAGE}")
-
-
-def _lock(path: Path) -> IO[bytes]:
-    """Hold the lock file beside the log. Not the log itself: closing it would drop SQLite's own locks."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    file = os.fdopen(descriptor, "rb")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise AlreadyServed(str(path)) from None
-    return file

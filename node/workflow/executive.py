@@ -22,14 +22,15 @@ from node.workflow.alarm import Alarm
 from node.workflow.codec import Codec
 from node.workflow.define import Workflow
 from node.workflow.ends import Ends
-from node.workflow.errors import LogDamaged, NoSuchRun, NotOpen, NotRecorded, RunClosed, UnknownWorkflow
+from node.workflow.errors import NoSuchRun, NotOpen, NotRecorded, RunClosed
 from node.workflow.events import RESULTS, Draft, Kind
 from node.workflow.gate import Durable, Gate
 from node.workflow.heartbeat import Heartbeat
-from node.workflow.loaded import Item, Loaded, fire_due_retries, replayed
+from node.workflow.loaded import Item, Loaded, fire_due_retries
+from node.workflow.loader import Loader
 from node.workflow.pool import Pool
 from node.workflow.post import Post
-from node.workflow.run import CLOSED, RunRow, State, Stats
+from node.workflow.run import CLOSED, State, Stats
 from node.workflow.sqlite import Synchronous
 from node.workflow.store import Store
 from node.workflow.watch import Watch
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-TIMERS_AT_ONCE: Final = 1_000
+TIMERS_AT_ONCE: Final = 100  # each may be a replay, and others want their turn on the loop
 FIRST_RETRY_S: Final = 0.1
 LONGEST_RETRY_S: Final = 10.0
 
@@ -87,6 +88,7 @@ class Executive:
         self._clock = clock
         self._keep_idle = keep_idle
         self._loaded: dict[str, Loaded] = {}
+        self.loader = Loader(definitions, lambda: self.store, self.now_ms, self.stats, self._go_on)
         self._idle: OrderedDict[str, None] = OrderedDict()
         self.admission = Admission(self)
         self.post = Post(self, definitions)
@@ -107,8 +109,7 @@ class Executive:
         self.accepting = True
         self.stats.runs = self._store.counts()
         self.gate.when(0, lambda: None)  # ends that the file has already are told once it is confirmed
-        for run_id in self._store.active():
-            self._advance(self.load(run_id))
+        self.loader.each(self._store.active(), self.look_over)
         self.post.open()
         self._alarm.ring()
 
@@ -117,6 +118,7 @@ class Executive:
         await self._pool.close(grace_s)
         self.accepting = False
         self._alarm.close()
+        await self.loader.close()
         await asyncio.to_thread(self.writer.close)
         await asyncio.sleep(0)  # the acknowledgements of the last commits
         await self.gate.close()
@@ -184,28 +186,24 @@ class Executive:
             if row is None:
                 raise NoSuchRun(run_id)
             began = time.perf_counter()
-            loaded = self._loaded[run_id] = self._replay(row)
+            loaded = self._loaded[run_id] = self.loader.load(row)
             self.stats.replay_seconds.add(time.perf_counter() - began)
             loaded.commit = self.writer.commits  # which one is not known, so as late as it can be
         self._idle.pop(run_id, None)
         return loaded
 
-    def _replay(self, row: RunRow) -> Loaded:
-        timers = self.store.timers(row.id)
-        definition = self._definitions.get(row.name)
-        if definition is None:
-            loaded = Loaded(row, None, timers, counted=row.state)
-            loaded.block(UnknownWorkflow(row.name, tuple(self._definitions)))
-            return loaded
-        try:
-            events = self.store.events(row.id)
-        except LogDamaged as error:
-            loaded = Loaded(row, None, timers, counted=row.state)
-            loaded.block(error)
-            return loaded
-        self.stats.replayed_events += len(events)
-        heartbeats = self.store.heartbeats(row.id) if row.active or timers else {}
-        return replayed(definition, row, events, timers, self.now_ms(), heartbeats)
+    def look_over(self, run_id: str) -> None:
+        """Replay an open run that is not in memory: it is blocked when the code does not fit."""
+        if self.accepting and run_id not in self._loaded:
+            self._advance(self.load(run_id))
+
+    def _go_on(self, loaded: Loaded) -> None:
+        """Its long history has been replayed."""
+        if self._loaded.get(loaded.row.id) is not loaded or not self.accepting:
+            self._forget(loaded)
+            return
+        self._advance(loaded)
+        self._alarm.set(self.now_ms())  # its timers were passed over
 
     def _beat(self, loaded: Loaded, step: int, heartbeat: Heartbeat) -> None:
         if self._loaded.get(loaded.row.id) is loaded:
@@ -218,7 +216,7 @@ class Executive:
     # progress
 
     def _advance(self, loaded: Loaded) -> None:
-        if loaded.writing is not None:
+        if loaded.writing is not None or loaded.loading:
             return
         items = list(loaded.inbox)
         loaded.inbox.clear()
@@ -405,7 +403,7 @@ class Executive:
         for loaded in touched.values():
             fire_due_retries(loaded, now_ms)
             self._advance(loaded)
-        later = [now_ms + 50 if len(due) == TIMERS_AT_ONCE else self.store.next_due_ms(now_ms)]
+        later = [now_ms + 1 if len(due) == TIMERS_AT_ONCE else self.store.next_due_ms(now_ms)]
         later += [ring(now_ms) for ring in self.clocks]
         return min((at for at in later if at is not None), default=None)
 

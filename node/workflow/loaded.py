@@ -61,6 +61,7 @@ class Loaded:
     counted: State | None = None  # the state it has in the statistics
     error: str | None = None  # why it is blocked, JSON
     failed_appends: int = 0  # in a row
+    loading: bool = False  # its log is still being replayed
     heartbeats: dict[int, Heartbeat] = field(default_factory=dict)  # the newest of each activity that has one
     beaten: set[int] = field(default_factory=set)  # activities whose newest heartbeat is not in the file
 
@@ -297,7 +298,7 @@ class Loaded:
     @property
     def idle(self) -> bool:
         """Nothing is under way: it may leave memory."""
-        return not self.inbox and self.writing is None and not self.in_flight and not self.beaten
+        return not self.loading and not self.inbox and self.writing is None and not self.in_flight and not self.beaten
 
 
 def _beat_row(run_id: str, step: int, heartbeat: Heartbeat) -> tuple[str, int, int, int, str]:

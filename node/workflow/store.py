@@ -153,6 +153,15 @@ class Store:
             number += 1
         return f"{run_id}~{number}"
 
+    def code(self) -> str | None:
+        """The fingerprint of the code that the open runs were last replayed with."""
+        found = self.rows("SELECT digest FROM code")
+        return found[0][0] if found else None
+
+    def open_runs(self) -> list[str]:
+        """Every run that has not ended, the newest first."""
+        return [r[0] for r in self.rows("SELECT id FROM workflows WHERE closed_at IS NULL ORDER BY created_at DESC")]
+
     def letters(self) -> list[Letter]:
         """What runs have for each other and is not recorded at its target yet, in order for each sender."""
         found: list[Letter] = []
