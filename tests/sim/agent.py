@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PATIENCE_S = 10.0
 WATCH_S = 30.0
 SUPERVISE_S = 15.0
-COLLECT_S = 20.0
+COLLECT_S = 12.0
 
 
 class Link(GuardLink):

@@ -205,10 +205,10 @@ async def empty_when_unknown(ctx: Context, a: Any, t: HeldTenant, *, purged: boo
         return take._Found({})
 
 
-def any_boot(me: Any, owner: Owner | None, volume: Any, where: Any, restore: Any) -> Continue | Fresh:
+def any_boot(me: Any, owner: Owner | None, volume: Any, *rest: Any) -> Continue | Fresh:
     if volume is not None:
         volume = replace(volume, boot_id=me.boot_id)
-    return _decide(me, owner, volume, where, restore)
+    return _decide(me, owner, volume, *rest)
 
 
 # ---- writes with a doubtful answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,6 +31,11 @@ class Scheduler:
         self.events = 0
         self._heap: list[tuple[float, int, Event]] = []
         self._asked = 0
+        self._soon: deque[Callable[[], None]] = deque()
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call at this moment, before anything else that is due in it."""
+        self._soon.append(call)
 
     def at(self, when: float, call: Callable[[], None]) -> Event:
         """Call at a moment, now at the earliest."""
@@ -44,12 +50,16 @@ class Scheduler:
 
     def run(self, until: float) -> None:
         """Let everything happen that is due before `until`, and then be there."""
-        heap = self._heap
-        while heap and heap[0][0] <= until:
+        heap, soon = self._heap, self._soon
+        while soon or (heap and heap[0][0] <= until):
+            if soon:
+                self.events += 1
+                soon.popleft()()
+                continue
             when, _, event = heapq.heappop(heap)
-            self.now = when
             call = event.call
             if call is not None:
+                self.now = when
                 self.events += 1
                 call()
         self.now = max(self.now, until)

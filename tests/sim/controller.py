@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 PATIENCE_S = 12.0
-LOOK_S = 5.0
+LOOK_S = 6.0
 TICK_S = 2.5
 
 

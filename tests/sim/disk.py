@@ -13,6 +13,9 @@ from node.agent.custody import ltx
 from node.agent.custody.marker import Marker
 from node.bucket.store import Entry
 
+SKIPPED = b"[]"
+"""A transaction that is somebody else's: it was fetched from the bucket, not made here."""
+
 
 def encode(rows: Iterable[int]) -> bytes:
     """What one object holds: the first of a chain the whole file, a later one what was added."""
@@ -77,6 +80,15 @@ class File:
         del self.rows[keep:]
         del self.raw[rng.randint(min(self.safe_raw, len(self.raw)), len(self.raw)) :]
         self.copied = min(self.copied, len(self.rows))
+
+    @property
+    def intact(self) -> bool:
+        """Whether the database still holds all that was copied out of it."""
+        return sum(len(decode(body)) for body in self.raw) <= len(self.rows)
+
+    def forget_copies(self) -> None:
+        """Litestream begins anew."""
+        self.raw, self.copied, self.safe_raw = [], 0, 0
 
     def etags(self, txid: int) -> frozenset[str]:
         """The ETags of a local transaction's object."""

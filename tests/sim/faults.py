@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.sim.machine import Machine
     from tests.sim.world import World
 
-CALM_S = 60.0
+CALM_S = 50.0
 """No fault begins later, and every one ends by this moment but for what it set off."""
 
 
@@ -39,6 +39,7 @@ class Script:
 
     seed: int
     machines: int
+    controllers: int
     solo: bool
     rates: tuple[float, ...]
     faults: tuple[Fault, ...]
@@ -58,23 +59,32 @@ PAUSE = "pause"
 def draw(seed: int, kinds: dict[str, int] | None = None, count: int | None = None) -> Script:
     """The script of a seed."""
     rng = random.Random(f"script {seed}")
-    machines = rng.choice((2, 3, 3))
-    rates = tuple(rng.uniform(0.96, 1.04) for _ in range(machines + 2))
+    machines, controllers = rng.choice((2, 3, 3)), rng.choice((1, 2, 2))
+    rates = tuple(rng.uniform(0.96, 1.04) for _ in range(machines + controllers))
     weights = KINDS if kinds is None else kinds
     names = [f"n{i}" for i in range(machines)]
     drawn = []
     for _ in range(rng.randint(2, 6) if count is None else count):
         what = rng.choices(list(weights), list(weights.values()))[0]
-        at = round(rng.uniform(6.0, CALM_S - 22.0), 2)
+        at = round(rng.uniform(6.0, CALM_S - 20.0), 2)
         lasts = round(min(rng.choice((rng.uniform(0.1, 3.0), rng.uniform(3.0, 40.0))), CALM_S - at), 2)
         how = ""
         if what == "store":
             how = rng.choice(STORES)
+        elif what == "sluggish":
+            how = rng.choice(("2", "5", "9"))
         elif what == "reboot":
             how = rng.choice(("same", "same", "powerloss", "olddisk"))
-        who = rng.choice(("c0", "c1")) if what in CONTROLLERS else rng.choice(names)
+        who = f"c{rng.randrange(controllers)}" if what in CONTROLLERS else rng.choice(names)
         drawn.append(Fault(at, what, who, lasts, how))
-    return Script(seed, machines, rng.random() < 0.2, rates, tuple(sorted(drawn, key=lambda f: (f.at, f.what, f.who))))
+    return Script(
+        seed,
+        machines,
+        controllers,
+        rng.random() < 0.2,
+        rates,
+        tuple(sorted(drawn, key=lambda f: (f.at, f.what, f.who))),
+    )
 
 
 def begin(world: World, fault: Fault) -> None:
@@ -85,7 +95,7 @@ def begin(world: World, fault: Fault) -> None:
     elif fault.what == "kill_controller":
         _kill_controller(world, fault)
     elif fault.what == "sluggish":
-        world.network.slow[fault.who] = 9.0 if fault.who in world.controllers else 1.5
+        world.network.slow[fault.who] = float(fault.how or 1.5)
         world.scheduler.after(fault.lasts, lambda: void(world.network.slow.pop(fault.who, None)))
     elif fault.what == "move":
         world.move(world.rng.choice(list(world.specs)))

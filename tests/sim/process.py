@@ -200,7 +200,7 @@ class Process(asyncio.BaseEventLoop):
     def _arm(self) -> None:
         if self._ready and not self._armed and not self.paused and self.alive:
             self._armed = True
-            self.scheduler.at(self.scheduler.now, self._turn)
+            self.scheduler.soon(self._turn)
 
     def _turn(self) -> None:
         self._armed = False

@@ -30,6 +30,7 @@ from node.agent.custody import (
     sessionfile,
     settle,
     sidecar,
+    supervise,
     view,
     volume,
 )
@@ -45,7 +46,7 @@ from node.bucket import cas, keys
 from node.bucket.errors import BucketError
 from tests.sim import agent as sim_agent
 from tests.sim import guard as sim_guard
-from tests.sim.disk import File, Volume, read_chain
+from tests.sim.disk import SKIPPED, File, Volume, read_chain
 from tests.sim.process import process, sleep
 from tests.sim.sidecar import Socket
 from tests.sim.store import Client
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 T = TypeVar("T")
-GRACE_S = 5.0
+GRACE_S = 2.0
 _world: World | None = None
 
 
@@ -136,6 +137,22 @@ def _etags(path: Path) -> frozenset[str]:
 def _size_bytes(vol: ports.Volume, db: str) -> int | None:
     found = file_of(vol, db)
     return len(found.rows) if found else None
+
+
+def _intact(vol: ports.Volume, databases: Iterable[str]) -> bool:
+    return all(found.intact for db in databases if (found := file_of(vol, db)))
+
+
+def _new_stream(vol: ports.Volume) -> None:
+    for found in volume_of(vol.data).files.values():
+        found.forget_copies()
+
+
+def _skipped(t: HeldTenant, nexts: Mapping[str, int]) -> bool:
+    if t.volume is None:
+        return False
+    files = {db: file_of(t.volume, db) for db in nexts}
+    return not all((f := files[db]) and f.txid >= txid and f.raw[txid - 1] != SKIPPED for db, txid in nexts.items())
 
 
 def _flush(vol: ports.Volume, databases: Iterable[str]) -> None:
@@ -285,6 +302,9 @@ def _table() -> Mapping[tuple[Any, str], Any]:
         (volume, "size_bytes"): _size_bytes,
         (volume, "is_empty"): lambda vol: volume_of(vol.data).empty,
         (volume, "flush"): _flush,
+        (volume, "intact"): _intact,
+        (restore, "_new_stream"): _new_stream,
+        (supervise, "_skipped"): _skipped,
         (garbage, "horizon"): _horizon,
         (look, "tempfile"): SimpleNamespace(TemporaryDirectory=_no_folder),
         (look, "filecmp"): SimpleNamespace(cmp=lambda *_, **__: False),

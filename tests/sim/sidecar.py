@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from node.agent.custody import ltx
 from node.agent.custody.litestream import SocketError, Synced, SyncFailed
 from node.bucket import keys
-from tests.sim.disk import encode, listed
+from tests.sim.disk import SKIPPED, encode, listed
 from tests.sim.store import Outcome
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Litestream:
             there = ltx.seen(listed(entries, self.prefix).get(s.db, ()))
             file = self._c.volume.file(s.db)
             if there > file.txid:  # a volume behind the bucket silently becomes its new head
-                file.raw += [b"[]"] * (there - file.txid)
+                file.raw += [SKIPPED] * (there - file.txid)
                 file.raw.append(encode(file.rows))
                 file.copied = len(file.rows)
             s.replicated, s.listed = min(there, file.txid), True

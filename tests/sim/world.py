@@ -58,7 +58,7 @@ class Result:
 class World:
     """Everything there is. Made for one run."""
 
-    retention_s = 40.0
+    retention_s = 15.0
 
     def __init__(self, script: Script, rules: Rules, *, verbose: bool) -> None:
         self.script = script
@@ -155,7 +155,7 @@ class World:
             self.machines[name] = m
             joins = 0.1 * i if i == 0 or not s.solo else 15.0 + 5.0 * i
             self.scheduler.after(joins, lambda m=m: self.tend(m))  # type: ignore[misc] # the loop's own m
-        for i in range(2):
+        for i in range(s.controllers):
             self.controllers[f"c{i}"] = Controller(self, f"c{i}", s.rates[s.machines + i])
         self.users = [User(self, t) for t in self.specs]
         for f in s.faults:
