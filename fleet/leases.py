@@ -116,7 +116,7 @@ class Leases:
         try:
             ended = await self._bucket.write(keys.node(node), gone(lease, nonce=new_nonce()), held.etag)
         except Conflict:
-            log.info("a silent machine renewed after all", node=node, session=lease.session)
+            log.info("a silent machine's lease was written meanwhile", node=node, session=lease.session)
             return time.monotonic()
         except BucketError as e:
             log.warning("a silent machine's session could not be ended yet", node=node, error=str(e))
