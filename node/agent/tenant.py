@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, assert_never
 
@@ -17,7 +17,7 @@ from node.agent.custody.values import Claim
 from node.agent.plan import Actual, Step, crashed, failed, fingerprint, plan
 from node.agent.ports import Container, RuntimeFailed, Volume
 from node.agent.report import Board
-from node.agent.walk import NotHealthy, Parts, Walk
+from node.agent.walk import NotHealthy, Parts, Walk, both
 from node.api import FENCES, Assignment, TenantReport
 from node.bucket.errors import BucketError
 
@@ -314,14 +314,12 @@ class Tenant:
 
     async def _up(self, want: Assignment) -> None:
         self._say("claiming", message="")
-        if not want.moving:
-            await self.walk.unroute("claiming")
-            return await self._raise(want)
-        await self.walk.hold()
+        await (self.walk.hold() if want.moving else self.walk.unroute("claiming"))
         try:
             await self._raise(want)
         except Exception:
-            await self.walk.unroute("failed")
+            if want.moving:
+                await self.walk.unroute("failed")
             raise
 
     async def _raise(self, want: Assignment) -> None:
@@ -336,9 +334,9 @@ class Tenant:
         self._say("starting")
         if claim.born:
             # Its worker makes the files: both start, and the record follows when the first bytes are confirmed.
-            await _both(self._stream(claim), self._start_worker(want))
+            await both(self._stream(claim), self._start_worker(want))
         else:
-            await _both(self._hold(claim), self.walk.make(want, self._session()))
+            await both(self._hold(claim), self.walk.make(want, self._session()))
             await self._start_worker(want)
 
     async def _hold(self, claim: Claim) -> None:
@@ -498,10 +496,3 @@ class Tenant:
         if observed is not None:
             changes["observed_generation"] = observed
         self._board.update(self.name, **changes)
-
-
-async def _both(first: Awaitable[None], second: Awaitable[None]) -> None:
-    """Run two side by side to their ends, then raise what went wrong first in order."""
-    for result in await asyncio.gather(first, second, return_exceptions=True):
-        if isinstance(result, BaseException):
-            raise result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from node.agent import memory, secretfiles
-from node.agent.apps import Apps
+from node.agent.apps import Apps, BadApp
 from node.agent.custody.custody import Custody
 from node.agent.custody.errors import CustodyError
 from node.agent.custody.release import To
@@ -57,6 +57,13 @@ class Parts:
     follow: Callable[[str], None] = lambda _: None
 
 
+async def both(first: Awaitable[None], second: Awaitable[None]) -> None:
+    """Run two side by side to their ends, then raise what went wrong first in order."""
+    for result in await asyncio.gather(first, second, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
 class Walk:
     """One tenant's containers, door and route on this node. `phases` are those of the last walk up."""
 
@@ -73,6 +80,8 @@ class Walk:
         self.orphans: Mapping[int, Mapping[str, int]] = {}
         self.instance = ""
         self._leaving = ""
+        self._made: tuple[Assignment, int] | None = None
+        self._fetching: asyncio.Task[None] | None = None
         self._starting = False
         self._ends: set[str] = set()
         self._uid = 0
@@ -90,7 +99,14 @@ class Walk:
     async def attach(self, want: Assignment, progress: Progress) -> Claim:
         """Claim the tenant and make its volume ready."""
         await self._check_image(want)
+        self._fetching = asyncio.create_task(self._fetch(want))
         return await self._hold(want, progress)
+
+    async def _fetch(self, want: Assignment) -> None:
+        """Have the app here by the time that it is needed; what is wrong with it is said then."""
+        with contextlib.suppress(BadApp, BucketError, OSError):
+            if want.spec.app:
+                await asyncio.to_thread(self.parts.apps.fetch, want.spec.app)
 
     async def _hold(self, want: Assignment, progress: Progress) -> Claim:
         self.phases = []
@@ -143,23 +159,39 @@ class Walk:
             settled = await self.parts.custody.settle(claim, progress)
         self.warnings += settled.warnings
 
+    async def make(self, want: Assignment, session: int) -> None:
+        """Make the worker's container without starting it: `start` finds it. What it lacks is what `start` raises."""
+        try:
+            self.worker = await self._create(want, session)
+            self._made = (want, session)
+        except (RuntimeFailed, BadApp, BucketError) as e:
+            log.info("its worker is not made ahead", tenant=self.tenant, error=str(e))
+
+    async def _create(self, want: Assignment, session: int) -> str:
+        claim, volume = self._attached()
+        if self._fetching is not None:
+            await asyncio.wait({self._fetching})
+        app = await asyncio.to_thread(self.parts.apps.fetch, want.spec.app) if want.spec.app else None
+        spec = worker_spec(
+            want,
+            epoch=claim.epoch,
+            session=session,
+            uid=self._uid,
+            volume=volume,
+            app=app,
+            secrets=await asyncio.to_thread(self._secrets, want),
+            image_prefix=self.parts.image_prefix,
+        )
+        return await asyncio.to_thread(self.parts.runtime.create, spec)
+
     async def start(self, want: Assignment, session: int) -> None:
         """Start the worker and wait until it is healthy. Raises NotHealthy, RuntimeFailed, BadApp."""
-        await self.stop_worker()  # of a start that failed half-way
-        claim, volume = self._attached()
+        made = self._made == (want, session)
+        if not made:
+            await self.stop_worker()  # of a start that failed half-way
+        self._made = None
         with self._timed("worker"):
-            app = await asyncio.to_thread(self.parts.apps.fetch, want.spec.app) if want.spec.app else None
-            spec = worker_spec(
-                want,
-                epoch=claim.epoch,
-                session=session,
-                uid=self._uid,
-                volume=volume,
-                app=app,
-                secrets=await asyncio.to_thread(self._secrets, want),
-                image_prefix=self.parts.image_prefix,
-            )
-            name = await asyncio.to_thread(self.parts.runtime.create, spec)
+            name = self.worker if made else await self._create(want, session)
             made_from = fingerprint(want.spec, want.restarts)
             await asyncio.to_thread(memory.remember_worker, self.parts.runtime_dir, self.tenant, made_from)
             self._ended.clear()
@@ -244,6 +276,7 @@ class Walk:
 
     async def quit_worker(self) -> None:
         """Stop the worker; its container is removed while the tenant is released."""
+        self._made = None
         if self.worker:
             self._leaving, self.worker = self.worker, ""
         if self._leaving:  # until it is gone: what an engine refused is asked for again
@@ -257,10 +290,7 @@ class Walk:
     async def release(self, *, purge: bool, generation: int | None) -> None:
         """Confirm the last byte, stop the sidecar, give the record up. Raises Unconfirmed: nothing is lost then."""
         to: To = "purged" if purge else "released"
-        both = (self._remove_worker(), self.parts.custody.release(self.tenant, to=to, generation=generation))
-        for result in await asyncio.gather(*both, return_exceptions=True):
-            if isinstance(result, BaseException):
-                raise result
+        await both(self._remove_worker(), self.parts.custody.release(self.tenant, to=to, generation=generation))
         await self.detach()
 
     async def take_back(self, want: Assignment, progress: Progress) -> int:
@@ -299,6 +329,7 @@ class Walk:
                 await asyncio.to_thread(self.parts.runtime.kill, c.name)
                 await asyncio.to_thread(self.parts.runtime.remove, c.name)
         self.worker = self._leaving = ""
+        self._made = None
 
     def is_worker(self, container: Container) -> bool:
         """Whether the container that ended is the worker that runs. One of the same name before it is history."""

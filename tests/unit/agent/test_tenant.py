@@ -149,6 +149,8 @@ class Place:
     engine: Engine
     custody: Keeper
     home: Path
+    told: list[str]
+    followed: list[str]
 
     @property
     def tenant(self) -> Tenant:
@@ -179,17 +181,23 @@ def run(tmp_path: Path, test: Callable[[Place], Awaitable[None]]) -> None:
         engine = Engine()
         custody = Keeper(tmp_path / "t", engine)
         quiet = SimpleNamespace(in_flight=lambda _: 0)
+        told: list[str] = []
+        followed: list[str] = []
         for call in ("route", "hold", "unroute", "forget"):
-            setattr(quiet, call, lambda *_, **__: None)
+            setattr(
+                quiet,
+                call,
+                lambda *_, call=call, **how: told.append(" ".join([call, *(k for k, v in how.items() if v)])),
+            )
         volumes = SimpleNamespace(find=lambda _: custody.volume)
         parts = Parts(
             custody=cast("Any", custody), runtime=cast("Any", engine), volumes=cast("Any", volumes),
             gateway=cast("Any", quiet), apps=cast("Any", None), uid_of=lambda _: os.getuid(),
-            runtime_dir=tmp_path / "run", image_prefix="fleet",
+            runtime_dir=tmp_path / "run", image_prefix="fleet", follow=followed.append,
         )  # fmt: skip
         node = Node(Head("n1", "", Capacity(memory_bytes=1, cpus=1.0, disk_bytes=1)), parts, session=lambda: 7)
         try:
-            await test(Place(node, engine, custody, tmp_path))
+            await test(Place(node, engine, custody, tmp_path, told, followed))
         finally:
             for gate in engine.gates.values():
                 gate.set()
@@ -282,6 +290,58 @@ def test_a_release_that_did_not_end_is_taken_back_before_the_worker_starts_again
         place.tenant.assign(UP.model_copy(update={"generation": 3}))
         await place.until(lambda: place.tenant.actual.settled == 3)
         assert "resume" in place.custody.calls
+
+    run(tmp_path, test)
+
+
+def test_a_worker_is_made_while_its_files_are_confirmed_and_started_only_if_nothing_changed(tmp_path: Path) -> None:
+    async def test(place: Place) -> None:
+        await place.up()
+        assert place.engine.made == 1
+        walk = place.tenant.walk
+        await walk.stop_worker()
+        await walk.make(UP, 7)
+        assert place.engine.running() == []
+        await walk.start(UP.model_copy(update={"generation": 2}), 7)
+        assert place.engine.found[NAME].generation == 2
+        assert place.engine.made == 3
+
+    run(tmp_path, test)
+
+
+def test_requests_of_a_tenant_that_leaves_are_held_and_follow_it(tmp_path: Path) -> None:
+    async def test(place: Place) -> None:
+        await place.up()
+        place.told.clear()
+        place.tenant.assign(UP.model_copy(update={"generation": 2, "want": "down", "moving": True}))
+        await place.until(lambda: place.followed)
+        assert place.told == ["hold leaving"]
+        assert place.followed == ["acme"]
+
+    run(tmp_path, test)
+
+
+def test_who_waits_for_a_tenant_that_cannot_leave_yet_is_told(tmp_path: Path) -> None:
+    async def test(place: Place) -> None:
+        await place.up()
+        place.custody.unconfirmed = 1
+        place.told.clear()
+        place.tenant.assign(UP.model_copy(update={"generation": 2, "want": "down", "moving": True}))
+        await place.until(lambda: place.followed)
+        assert place.told == ["hold leaving", "unroute", "hold leaving"]
+
+    run(tmp_path, test)
+
+
+def test_requests_of_a_tenant_that_comes_wait_and_those_of_one_that_is_down_are_looked_for(tmp_path: Path) -> None:
+    async def test(place: Place) -> None:
+        place.tenant.assign(UP.model_copy(update={"moving": True}))
+        await place.until(lambda: place.tenant.actual.worker)
+        assert place.told == ["hold", "route"]
+        place.tenant.assign(UP.model_copy(update={"generation": 2, "want": "down"}))
+        await place.until(lambda: len(place.told) == 4)
+        assert place.told[2:] == ["unroute", "forget"]
+        assert place.followed == []
 
     run(tmp_path, test)
 
