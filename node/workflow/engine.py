@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Self
 
 from node.workflow.codec import Codec
 from node.workflow.define import Workflow
@@ -152,6 +152,13 @@ class Engine:
             await self._executive.close(grace_s)
             self._lock.close()
             self._lock = None
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     @property
     def workflows(self) -> tuple[str, ...]:
