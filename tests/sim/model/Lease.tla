@@ -22,7 +22,7 @@ CONSTANTS
   LAG,           \* latency of the fence
   DRIFT,         \* extra ticks that the observer's clock may show per window
   MAXSEQ,        \* bound on renewals
-  DEATHS,        \* how often the guard may die
+  DEATHS,        \* how often the guard may die, or its agent hang
   SWITCHES,      \* how often fleet.json may change between solo and shared
   FIRST,         \* the mode to begin with, "solo" | "shared"
   PAUSE          \* "no" | "ticking" (clocks count the pause) | "stopped" (the hypervisor stops them)
@@ -32,6 +32,7 @@ CONSTANTS
   START,         \* the deadline counts from the "first" attempt of a renewal | its "last" attempt | its "answer"
   LATE,          \* past the deadline thaws: a renewal "begun-after" it, in its own time | "any" that is answered
   RESUME,        \* a guard that is back goes on before its "deadline" only | at "any" time
+  HEARD,         \* an agent that speaks again thaws by the next "renewal" | "at-once"
   SAVED,         \* a renewal is written down "before" it is sent | "after" its answer
   SWITCH,        \* shared binds from when it is "sent" | "answered"
   REVOKE,        \* silence is settled by a CAS on the "etag" of the deciding read | a "blind" write | it is "enough"
@@ -45,7 +46,7 @@ NORD  == [on |-> FALSE]
 VARIABLES
   rec,      \* the lease in the bucket [seq, mode, gone]
   wish,     \* what fleet.json says: "solo" | "shared"
-  st,       \* what the session's tenants do: "run" | "frozen" | "dead"
+  st,       \* what the session's tenants do: "run" | "frozen" | "hung" (frozen: no agent answers) | "dead"
   gd,       \* the guard: "up" | "down"
   md,       \* the guard's mode: the deadline binds when "shared"
   dl,       \* the guard's clock: ticks to the deadline, negative when past it (0 while solo)
@@ -77,7 +78,7 @@ Works == gd = "up" /\ ~paused /\ st # "dead"
 Late  == md = "shared" /\ dl <= 0
 
 RenewStart ==        \* written down, and then sent. Once `shared` may land, others may count: bound from here on.
-  /\ Works /\ ~ren.on /\ rec.seq < MAXSEQ
+  /\ Works /\ st # "hung" /\ ~ren.on /\ rec.seq < MAXSEQ
   /\ ren' = [on |-> TRUE, age |-> 0, last |-> 0, tries |-> 1, landed |-> FALSE, mode |-> wish, was |-> md,
              after |-> Late, known |-> TRUE]
   /\ IF SWITCH = "sent" /\ wish = "shared" /\ md = "solo" THEN md' = "shared" /\ dl' = TTL - M
@@ -99,7 +100,7 @@ RenewAnswer ==       \* 200; or 412, and the record has its own nonce
   /\ Works /\ ren.on /\ ren.landed /\ ren.known /\ ren' = NOREN
   /\ IF Late /\ ren.mode = "shared" /\ ~(LATE = "any" \/ (ren.after /\ Fresh > 0))
      THEN UNCHANGED <<st, md, dl>>                     \* too late: it stays frozen until the next one
-     ELSE st' = "run" /\ md' = ren.mode /\ dl' = (IF ren.mode = "solo" THEN 0 ELSE Fresh)
+     ELSE st' = (IF st = "hung" THEN st ELSE "run") /\ md' = ren.mode /\ dl' = (IF ren.mode = "solo" THEN 0 ELSE Fresh)
   /\ UNCHANGED <<rec, wish, gd, paused, obsv, limits>>
 
 RenewLost ==         \* 412, and the record has somebody else's nonce: kill
@@ -110,6 +111,13 @@ Freeze  == /\ Works /\ st = "run" /\ Late /\ st' = "frozen"
            /\ UNCHANGED <<rec, wish, guard, ren, paused, obsv, limits>>
 GiveUp  == /\ Works /\ st = "frozen" /\ st' = "dead"   \* frozen for too long
            /\ UNCHANGED <<rec, wish, guard, ren, paused, obsv, limits>>
+
+Hang    ==           \* no agent speaks: frozen and not renewed, so that others may take over
+  /\ Works /\ st = "run" /\ md = "shared" /\ deaths > 0 /\ deaths' = deaths - 1 /\ st' = "hung"
+  /\ UNCHANGED <<rec, wish, guard, ren, paused, obsv, switches>>
+Heard   ==
+  /\ Works /\ st = "hung" /\ st' = (IF HEARD = "renewal" THEN "frozen" ELSE "run")
+  /\ UNCHANGED <<rec, wish, guard, ren, paused, obsv, limits>>
 
 Die     == /\ Works /\ deaths > 0 /\ deaths' = deaths - 1 /\ gd' = "down"
            /\ ren' = IF SAVED = "after" /\ ren.on THEN [ren EXCEPT !.known = FALSE] ELSE ren
@@ -173,7 +181,7 @@ Tick ==
   /\ rd' = IF rd.on THEN [rd EXCEPT !.age = Up(@)] ELSE rd
   /\ UNCHANGED <<rec, wish, st, gd, md, paused, osq, odr, rev, over, limits>>
 
-Guarding == RenewStart \/ RenewRetry \/ RenewLand \/ RenewAnswer \/ RenewLost \/ Freeze \/ GiveUp \/ Die \/ Back
+Guarding == RenewStart \/ RenewRetry \/ RenewLand \/ RenewAnswer \/ RenewLost \/ Freeze \/ GiveUp \/ Hang \/ Heard \/ Die \/ Back
 Watching == ReadStart \/ ReadServe \/ ReadEnd \/ RevokeLand \/ Drift
 Next     == Guarding \/ Watching \/ Stops \/ GoesOn \/ Switch \/ Tick
 Spec     == Init /\ [][Next]_vars
@@ -182,6 +190,6 @@ FairSpec == Spec /\ WF_vars(Tick) /\ WF_vars(ReadStart) /\ WF_vars(ReadServe) /\
 
 -----------------------------------------------------------------------------
 OverIsOver == over => ~(st = "run" /\ ~paused)                           \* the lemma
-SoloRuns   == md = "solo" => st # "frozen"                               \* who is solo is never frozen: an outage is no pause
+SoloRuns   == md = "solo" /\ deaths = DEATHS => st # "frozen"            \* an outage does not pause who is solo
 DeadIsSeen == (st = "dead" /\ rec.mode = "shared") ~> (over \/ rec.mode = "solo")      \* a dead session is found dead
 =============================================================================

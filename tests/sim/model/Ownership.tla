@@ -54,8 +54,9 @@ CONSTANTS
               \*   first snapshot is in the bucket | the first file's | once it is restored | when it is made
   DATACHECK,  \* TRUE | FALSE: a volume goes on only in the epoch that is the tenant's data epoch
   POSCHECK,   \* "all" | "one" | "none": whose position is compared with the bucket's
-  REBOOT,     \* "exact" | "keep" | "continue": a volume whose machine went down goes on only from a release, at exactly
-              \*   that position | or else under a new epoch, if not behind (rpo > 0) | in its epoch, if not behind
+  REBOOT,     \* "carried" | "at-any-rpo" | "continue": a volume whose machine went down goes on from a release at exactly
+              \*   that position, or at rpo > 0, if not behind, under a new epoch | at rpo 0, too | in its epoch
+  INTACT,     \* TRUE | FALSE: it is carried only if its files hold all that was copied out of them
   (* restore *)
   SOURCE,     \* "data-epoch" | "newest": what is restored: the data epoch | the newest one that holds any file
   LISTING,    \* "claimed" | "before": the predecessor is listed (the cut) after the claim | before it
@@ -315,7 +316,8 @@ From(e, d) ==        \* the epoch that epoch e is restored from, 0: none
 Claim(n) ==
   /\ Live(n) /\ ph[n] = "idle" /\ ct[n].st = "none" /\ dk[n] = NODK /\ Free(n)
   /\ LET e == IF EPOCHS = "reused" /\ owner.ep > 0 THEN owner.ep ELSE owner.ep + 1
-         keep == REBOOT = "keep" /\ Mine(n) /\ NotBehind(n)
+         keep == /\ Mine(n) /\ NotBehind(n) /\ owner.st # "asleep" /\ (INTACT => vol[n].torn = {})
+                 /\ (RPO = "async" /\ REBOOT = "carried") \/ REBOOT = "at-any-rpo"
          s == IF LISTING = "before" THEN From(e, owner.de) ELSE 0
      IN
      \/ /\ Continues(n)
@@ -325,7 +327,7 @@ Claim(n) ==
         /\ cas' = [cas EXCEPT ![n] = Sent(Rec(e, n, ses[n], "claimed", owner.de),
                                           IF keep THEN "snap" ELSE IF s # 0 THEN "restore" ELSE "list")]
         /\ ph' = [ph EXCEPT ![n] = "claim"] /\ my' = [my EXCEPT ![n] = e]
-        /\ cut' = [cut EXCEPT ![n] = IF keep THEN NOCUT ELSE IF s # 0 THEN Listed(s) ELSE [NOCUT EXCEPT !.src = owner.de]]
+        /\ cut' = [cut EXCEPT ![n] = IF keep THEN [Listed(owner.de) EXCEPT !.src = 0] ELSE IF s # 0 THEN Listed(s) ELSE [NOCUT EXCEPT !.src = owner.de]]
   /\ UNCHANGED <<records, sessions, machine, flight, bkt, writes, gcr, budget>>
 
 Close(n) ==          \* release of a tenant that nothing runs of here: its record, if it is free
@@ -555,6 +557,8 @@ NotLost     == \A n \in Nodes : ph[n] # "lost"
 LineageTrue == \A n \in Nodes :                    \* what an epoch starts with is what its lineage says, no more
                  ph[n] = "snap" /\ cut[n].src # 0 /\ Names(n) /\ LISTING = "claimed"
                    => cut[n].at = Lens(vol[n].data)
+CarriedWhole == \A n \in Nodes :                   \* a volume that is carried has what it was compared with
+                 ph[n] = "snap" /\ cut[n].src = 0 => \A x \in Files : Len(vol[n].data[x]) >= cut[n].at[x]
 OneHistory  == \A n \in Nodes :                    \* an epoch's prefix and its running volume have one history
                  Runs(n) /\ owner.node = n /\ owner.ep = ct[n].ep
                    => \A x \in Files : IsPrefix(bkt[ct[n].ep][x], vol[n].data[x])

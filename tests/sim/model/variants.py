@@ -212,11 +212,21 @@ OWNERSHIP = (
         Nodes="{a}",
     ),
     _owner(
-        "unclean-kept-at-rpo-0",
-        "kept data may lack what was acknowledged",
+        "unclean-carried-at-rpo-0",
+        "a carried volume may lack what was acknowledged",
         ACK_GONE,
         "machine powerloss",
-        REBOOT="keep",
+        REBOOT="at-any-rpo",
+        INTACT="FALSE",
+        Nodes="{a}",
+    ),
+    _owner(
+        "unclean-carried-torn",
+        "a file is behind what was copied out of it",
+        ("CarriedWhole",),
+        "machine powerloss",
+        INTACT="FALSE",
+        RPO="async",
         Nodes="{a}",
     ),
     # restore
@@ -344,6 +354,7 @@ LEASE = (
     _lease("deadline-from-answer", "the renewal was applied long before", START="answer"),
     _lease("late-answer-thaws", "an answer that came late thaws what was revoked since", LATE="any"),
     _lease("resumed-past-the-deadline", "the guard is back too late, and goes on", RESUME="any", LAG="1", DEATHS="1"),
+    _lease("heard-and-thawed", "the session of an agent that hung is over by then", HEARD="at-once", DEATHS="1"),
     _lease(
         "renewal-not-written-down",
         "a guard that is back does not know that its lease says shared",
