@@ -20,6 +20,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("seed", type=int)
     parser.add_argument("--count", type=int, default=1, help="try so many seeds and say what they showed")
+    parser.add_argument("--least", type=int, default=0, help="a run of fewer events is a failure")
     parser.add_argument("--keep", help="numbers of the seed's faults to keep, or none")
     parser.add_argument("--variant", help="the rule to break, by its name")
     return parser.parse_args(argv)
@@ -49,14 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = _run(_script(asked.seed, variant, asked.keep), variant, verbose=True)
         sys.stdout.write("\n".join([*map(str, result.script.faults), *result.trace, ""]))
         return 1 if result.violations else 0
-    return _many(asked.seed, asked.count, variant)
+    return _many(asked.seed, asked.count, variant, asked.least)
 
 
-def _many(first: int, count: int, variant: Variant | None) -> int:
+def _many(first: int, count: int, variant: Variant | None, least: int) -> int:
     began, found, events, acked = time.process_time(), Counter[str](), 0, 0
     for seed in range(first, first + count):
         result = _run(_script(seed, variant, None), variant)
         events, acked = events + result.events, acked + result.acknowledged
+        if result.events < least:
+            found["too few events"] += 1
         if result.violations:
             found[result.violations[0].rule] += 1
             shortest = shrink(result, lambda script: _run(script, variant))

@@ -128,6 +128,11 @@ def _power_cuts(rng: random.Random) -> tuple[Fault, ...]:
     )
 
 
+def _flickers(rng: random.Random) -> tuple[Fault, ...]:
+    """Each machine hears, late, that it renewed, and then nothing any more."""
+    return tuple(Fault(rng.uniform(8.0, 16.0), "flicker", n, 25.0) for n in ("n0", "n1"))
+
+
 def _late_start(rng: random.Random) -> tuple[Fault, ...]:
     """A container dies and is started by a slow engine while its machine is cut off."""
     at = rng.uniform(9.0, 20.0)
@@ -147,16 +152,17 @@ def _solo_cut(rng: random.Random) -> tuple[Fault, ...]:
 CUTS = {"cut": 5, "store": 3}
 REBOOTS = {"reboot": 4, "store": 2, "cut": 1}
 AGENTS = {"kill_agent": 4, "kill_both": 2, "store": 4, "cut": 2}
-FLICKER = {"flicker": 1}
 
 _writers = tuple((where, "write_owner", broken.fresh_etag) for where in (take, settle, release, custody))
 
 VARIANTS = (
     # time
-    Variant("no margin", replaced((fleetfile, "_found", broken.no_margin)), FLICKER),
+    Variant("no margin", replaced((fleetfile, "_found", broken.no_margin)), plot=_flickers),
     Variant("the observer's window is short", replaced((silence, "look", broken.half_window)), CUTS),
-    Variant("the deadline counts from the end", replaced((session_rules, "renewed", broken.from_the_end)), FLICKER),
-    Variant("a late answer counts", replaced((session_rules, "renewed", broken.late_counts)), FLICKER),
+    Variant(
+        "the deadline counts from the end", replaced((session_rules, "renewed", broken.from_the_end)), plot=_flickers
+    ),
+    Variant("a late answer counts", replaced((session_rules, "renewed", broken.late_counts)), plot=_flickers),
     Variant(
         "a solo machine is revoked", replaced((observer, "after_read", broken.solo_too)), plot=_solo_cut, solo=True
     ),
