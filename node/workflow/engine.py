@@ -79,7 +79,7 @@ class Engine:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | str,
         definitions: Iterable[Workflow],
         *,
         durable: Durable | None = None,
@@ -98,7 +98,7 @@ class Engine:
         development: bool | None = None,
         strict: bool = False,
     ) -> None:
-        self._path = path
+        path = self._path = Path(path)
         checks = _checks(sys.flags.dev_mode if development is None else development, strict)
         self._definitions = _by_name(definitions, checks)
         self._confirm_timeout_s = confirm_timeout_s
