@@ -36,6 +36,7 @@ class TenantSample:
     cpu_s: float | None = None
     restarts: Mapping[str, int] = field(default_factory=dict)
     orphaned: int | None = None
+    unguarded: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,11 @@ _TENANT_GAUGES = (
     _Gauge("fleet_tenant_database_bytes", "Bytes of the tenant's database files.", lambda t: t.database_bytes),
     _Gauge("fleet_tenant_memory_bytes", "Bytes of memory that the tenant's containers use.", lambda t: t.memory_bytes),
     _Gauge("fleet_tenant_disk_bytes", "Bytes of disk that the tenant's data folder occupies.", lambda t: t.disk_bytes),
+    _Gauge(
+        "fleet_tenant_log_unguarded",
+        "Whether no lock of the sidecar's keeps the tenant's log until it is copied: 1 or 0.",
+        lambda t: t.unguarded,
+    ),
     _Gauge(
         "fleet_tenant_orphaned_transactions",
         "Transactions that a zombie uploaded after this node took over: never merged, kept for the retention.",

@@ -269,6 +269,10 @@ class Node:
                 case "volume_stopped":
                     if tenant is not None:
                         tenant.volume_stopped()
+                case "unguarded" | "guarded":
+                    if tenant is not None:
+                        tenant.walk.unguarded = event.message if event.kind == "unguarded" else ""
+                        self.board.update(event.tenant, warnings=tenant.walk.told())
                 case "sidecar_restarted":
                     pass  # counted where it is restarted; the log has it
 

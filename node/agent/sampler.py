@@ -102,6 +102,7 @@ class Sampler:
             disk_limit_bytes=want.spec.limits.disk if want else None,
             cpu_s=worker.cpu_s if worker else None,
             restarts={"worker": tenant.restarts, "sidecar": found.restarts if found else 0},
+            unguarded=found.unguarded if found else None,
             orphaned=sum(n for files in tenant.walk.orphans.values() for n in files.values()),
         )
 

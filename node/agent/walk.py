@@ -78,6 +78,7 @@ class Walk:
         self.started_at = 0.0
         self.warnings: tuple[str, ...] = ()
         self.orphans: Mapping[int, Mapping[str, int]] = {}
+        self.unguarded = ""
         self.instance = ""
         self._leaving = ""
         self._made: tuple[Assignment, int] | None = None
@@ -90,11 +91,12 @@ class Walk:
 
     def told(self) -> tuple[str, ...]:
         """Its warnings, for the report: of its walk up, and of what a zombie uploaded after this node took over."""
-        return self.warnings + tuple(
+        orphaned = (
             f"orphaned: epoch {epoch} has {n} transactions of {db} from after its end: a zombie's, never merged"
             for epoch, files in sorted(self.orphans.items())
             for db, n in sorted(files.items())
         )
+        return (*self.warnings, *filter(None, [self.unguarded]), *orphaned)
 
     async def attach(self, want: Assignment, progress: Progress) -> Claim:
         """Claim the tenant and make its volume ready."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from node.agent.custody.claim import Me
+from node.agent.custody.locks import Locks
 from node.agent.custody.values import ReplicaTarget, SessionView
 from node.agent.ports import Runtime, Volumes
 from node.bucket.store import Store
@@ -53,6 +54,7 @@ class Context:
     now: Callable[[], float]
     monotonic: Callable[[], float]
     bounds: Bounds = field(default_factory=Bounds)
+    locks: Locks = field(default_factory=Locks)
     # Apart from each other and from everyone else's: a restore of minutes must not hold up an acknowledgement.
     store_threads: ThreadPoolExecutor = field(default_factory=_store_threads)
     engine_threads: ThreadPoolExecutor = field(default_factory=_engine_threads)

@@ -39,7 +39,8 @@ async def replication(ctx: Context, t: HeldTenant) -> Replication:
         if t.lag_s == 0:
             t.last_confirmed = ctx.now()
     late = t.lag_s is not None and t.lag_s > behind_s(t.claim.rpo_s)
-    return Replication(t.lag_s, t.last_confirmed, late, files or {}, restarts)
+    unguarded = t.sidecar.watch.unguarded if t.sidecar else False
+    return Replication(t.lag_s, t.last_confirmed, late, files or {}, restarts, unguarded)
 
 
 async def _files(ctx: Context, t: HeldTenant) -> dict[str, FileLag] | None:
@@ -92,9 +93,18 @@ async def look(ctx: Context, t: HeldTenant, limits: Limits) -> list[CustodyEvent
     nexts = watchdog.nexts(streaming.watch, found.files, at, limits)
     skipped = bool(nexts) and await ctx.on_engine(_skipped, t, nexts)
     seen = Seen(at, found.files or None, found.lag_s if found.files else None, _call_s(ctx, streaming), skipped)
+    seen = replace(seen, guarded=await ctx.on_engine(_guarded, ctx, t))
     streaming.watch, verdicts = watchdog.look(streaming.watch, seen, limits, behind_s=behind_s(t.claim.rpo_s))
     acted = [await _act(ctx, t, limits, verdict, found) for verdict in verdicts]
     return [event for event in acted if event]
+
+
+def _guarded(ctx: Context, t: HeldTenant) -> bool:
+    """Whether a Litestream holds a reader's lock on the log of each file that has one."""
+    if t.volume is None:
+        return True
+    places = (volume.lock_place(t.volume, db) for db in volume.existing(t.volume, t.claim.databases))
+    return all(ctx.locks.held(place, "litestream") for place in places if place is not None)
 
 
 def _note_foreign(t: HeldTenant) -> None:
@@ -165,6 +175,11 @@ async def _act(
             return CustodyEvent(t.tenant, "behind", message)
         case Verdict.CAUGHT_UP:
             return CustodyEvent(t.tenant, "caught_up", f"{t.tenant}: replication has caught up")
+        case Verdict.UNGUARDED:
+            why = "nothing keeps its log from being reset before it is copied: what it writes may not reach the bucket"
+            return CustodyEvent(t.tenant, "unguarded", f"{t.tenant}: {why}; see the sidecar's log")
+        case Verdict.GUARDED:
+            return CustodyEvent(t.tenant, "guarded", f"{t.tenant}: its log is kept again until it is copied")
         case Verdict.FOREIGN_WRITER:
             message = (
                 f"{t.tenant}: somebody else writes into the prefix of epoch {t.claim.epoch}: this node takes a new one"

@@ -129,15 +129,19 @@ class Replication:
     behind: bool
     files: Mapping[str, FileLag]
     restarts: int = 0
+    unguarded: bool = False
 
 
-EventKind = Literal["sidecar_restarted", "volume_stopped", "behind", "caught_up", "foreign_writer", "ousted"]
+EventKind = Literal[
+    "sidecar_restarted", "volume_stopped", "unguarded", "guarded", "behind", "caught_up", "foreign_writer", "ousted"
+]
 
 
 @dataclass(frozen=True, slots=True)
 class CustodyEvent:
     """Something that custody saw or did by itself. `foreign_writer` and `ousted`: kill what runs of this tenant;
-    `volume_stopped`: its disk takes no more writes, and all of it is in the bucket."""
+    `unguarded`: no lock keeps its log until it is copied. `volume_stopped`: its disk takes no more writes, and all of
+    it is in the bucket."""
 
     tenant: str
     kind: EventKind

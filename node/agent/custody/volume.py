@@ -11,6 +11,7 @@ from pathlib import Path
 
 from node.agent.custody import config, ltx, marker, wal
 from node.agent.custody.claim import VolumeFacts
+from node.agent.custody.locks import Place
 from node.agent.ports import Volume
 
 _PART_BYTES = 5 << 20
@@ -103,6 +104,16 @@ def size_bytes(volume: Volume, db: str) -> int | None:
     except OSError:
         return None
     return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def lock_place(volume: Volume, db: str) -> Place | None:
+    """Where the kernel's list names the locks on a file's log; None while nobody has it open."""
+    try:
+        with _opened(volume.data, f"{db}-shm") as (fd, name):
+            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except OSError:
+        return None
+    return os.major(found.st_dev), os.minor(found.st_dev), found.st_ino
 
 
 def upload_bytes(volume: Volume, databases: Iterable[str]) -> int:

@@ -19,19 +19,22 @@ class Verdict(Enum):
     BEHIND = "behind"
     CAUGHT_UP = "caught_up"
     FOREIGN_WRITER = "foreign_writer"
+    UNGUARDED = "unguarded"
+    GUARDED = "guarded"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Seconds. `stuck_s`: a position stands still while there is lag; `silent_s`: no answer; `call_s`: a confirming
     call is under way; `foreign_s`: the bucket is ahead of the file; `steady_s`: raw transactions stay for at least so
-    long on the disk."""
+    long on the disk; `unguarded_s`: no reader's lock of the sidecar's keeps a log from being reset."""
 
     stuck_s: float = 20.0
     silent_s: float = 15.0
     call_s: float = 45.0
     foreign_s: float = 10.0
     steady_s: float = 60.0
+    unguarded_s: float = 30.0
     first_wait_s: float = 5.0
     longest_wait_s: float = 600.0
 
@@ -57,6 +60,7 @@ class Seen:
     lag_s: float | None = None
     call_s: float | None = None
     skipped: bool = False
+    guarded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ class Watch:
     txids_at: float = 0.0
     foreign_since: float | None = None
     behind: bool = False
+    unguarded_since: float | None = None
+    unguarded: bool = False
     wait_s: float = 0.0
     not_before: float = 0.0
 
@@ -83,6 +89,8 @@ def start(at: float) -> Watch:
 def look(watch: Watch, seen: Seen, limits: Limits, *, behind_s: float) -> tuple[Watch, tuple[Verdict, ...]]:
     """Take one look into account. `behind_s` is the lag from which the tenant counts as behind."""
     watch, verdicts = _lag(watch, seen, behind_s)
+    watch, more = _guard(watch, seen, limits)
+    verdicts += more
     if seen.files is not None:
         watch = _position(watch, seen.at, seen.files)
     if seen.skipped or (watch.foreign_since is not None and seen.at - watch.foreign_since >= limits.foreign_s):
@@ -115,7 +123,7 @@ def nexts(watch: Watch, files: Mapping[str, FileLag], at: float, limits: Limits)
 
 def resumed(watch: Watch, at: float) -> Watch:
     """The machine was frozen, or could not look: nothing of that time counts."""
-    return replace(watch, answered_at=at, moved_at=at, foreign_since=None)
+    return replace(watch, answered_at=at, moved_at=at, foreign_since=None, unguarded_since=None)
 
 
 def _lag(watch: Watch, seen: Seen, behind_s: float) -> tuple[Watch, list[Verdict]]:
@@ -126,6 +134,17 @@ def _lag(watch: Watch, seen: Seen, behind_s: float) -> tuple[Watch, list[Verdict
     if seen.lag_s == 0 and watch.behind:
         return replace(watch, behind=False), [Verdict.CAUGHT_UP]
     return watch, []
+
+
+def _guard(watch: Watch, seen: Seen, limits: Limits) -> tuple[Watch, list[Verdict]]:
+    """A checkpoint lets go for a moment; a log that stays unguarded can lose what was not copied."""
+    if seen.guarded:
+        told = [Verdict.GUARDED] if watch.unguarded else []
+        return replace(watch, unguarded_since=None, unguarded=False), told
+    since = watch.unguarded_since if watch.unguarded_since is not None else seen.at
+    if watch.unguarded or seen.at - since < limits.unguarded_s:
+        return replace(watch, unguarded_since=since), []
+    return replace(watch, unguarded_since=since, unguarded=True), [Verdict.UNGUARDED]
 
 
 def _position(watch: Watch, at: float, files: Mapping[str, FileLag]) -> Watch:

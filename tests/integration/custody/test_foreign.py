@@ -73,3 +73,25 @@ def test_a_foreign_writer_in_the_prefix_is_left_alone_with_it(machine: Machine, 
             twin.runtime.close()
 
     asyncio.run(walk())
+
+
+def test_a_sidecar_that_guards_no_log_is_told(machine: Machine) -> None:
+    machine.limits = replace(QUICK, silent_s=60, unguarded_s=1)
+    machine.restart_agent()
+
+    async def walk() -> None:
+        await machine.up(assignment(), lambda: machine.write(5))
+        db = machine.connect()  # the worker's: it keeps the log's files there
+        db.execute("select * from r").fetchall()
+        async with asyncio.timeout(30):
+            events = machine.custody.supervise(interval_s=0.3)
+            first = asyncio.create_task(anext(events))
+            await asyncio.sleep(4)
+            assert not first.done(), first.result()  # Litestream's own lock is there all the time
+            machine.runtime.signal("acme-sidecar", signal.SIGKILL)
+            assert (await first).kind == "unguarded"
+            machine.runtime.start("acme-sidecar")
+            assert (await anext(events)).kind == "guarded"
+        db.close()
+
+    asyncio.run(walk())

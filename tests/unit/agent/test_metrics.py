@@ -27,6 +27,7 @@ MORE = {
     "fleet_tenant_replication_behind": ("gauge", {"tenant"}),
     "fleet_tenant_disk_limit_bytes": ("gauge", {"tenant"}),
     "fleet_tenant_orphaned_transactions": ("gauge", {"tenant"}),
+    "fleet_tenant_log_unguarded": ("gauge", {"tenant"}),
     "fleet_aside_volumes": ("gauge", set()),
     "fleet_aside_bytes": ("gauge", set()),
     "fleet_collected_objects_total": ("counter", set()),
@@ -51,6 +52,7 @@ KNOWN = TenantSample(
     cpu_s=3.5,
     restarts={"worker": 2, "sidecar": 0},
     orphaned=3,
+    unguarded=False,
 )
 
 

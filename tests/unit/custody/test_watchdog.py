@@ -81,3 +81,36 @@ def test_each_restart_in_a_row_waits_twice_as_long_and_catching_up_forgives() ->
 def test_time_in_which_the_machine_was_frozen_does_not_count() -> None:
     watch = watchdog.resumed(watchdog.start(0.0), 600.0)
     assert watchdog.look(watch, Seen(605.0, None), LIMITS, behind_s=60)[1] == ()
+
+
+def test_a_log_that_stays_unguarded_is_told_once_and_when_it_is_guarded_again() -> None:
+    watch, told = watchdog.start(0.0), []
+    files = {"app.db": FileLag(5, 5)}
+    for at in range(0, 120, 5):
+        seen = watchdog.Seen(float(at), files, 0.0, guarded=not 20 <= at < 90)
+        watch, verdicts = watchdog.look(watch, seen, LIMITS, behind_s=60)
+        told += [(at, v) for v in verdicts]
+    assert told == [(50, Verdict.UNGUARDED), (90, Verdict.GUARDED)]
+
+
+def test_a_checkpoint_that_lets_go_for_a_moment_is_no_alarm() -> None:
+    watch, files = watchdog.start(0.0), {"app.db": FileLag(5, 5)}
+    for at in range(0, 300, 5):
+        seen = watchdog.Seen(float(at), files, 0.0, guarded=at % 15 != 0)
+        watch, verdicts = watchdog.look(watch, seen, LIMITS, behind_s=60)
+        assert verdicts == ()
+
+
+def test_what_must_follow_is_asked_for_only_where_a_file_went_on_lately() -> None:
+    before = {"a.db": FileLag(5, 5), "b.db": FileLag(5, 5), "c.db": FileLag(None, None)}
+    now = {"a.db": FileLag(8, 8), "b.db": FileLag(5, 5), "c.db": FileLag(3, 3)}
+    watch, _ = watchdog.look(watchdog.start(0.0), watchdog.Seen(1.0, before, 0.0), LIMITS, behind_s=60)
+    assert watchdog.nexts(watch, now, 6.0, LIMITS) == {"a.db": 6}
+    assert watchdog.nexts(watchdog.restarted(watch, 5.0, LIMITS), now, 6.0, LIMITS) == {"a.db": 6}
+    assert watchdog.nexts(watch, now, 90.0, LIMITS) == {}
+
+
+def test_a_transaction_that_is_not_ours_is_a_foreign_writer_at_once() -> None:
+    seen = watchdog.Seen(1.0, {"app.db": FileLag(8, 8)}, 0.0, skipped=True)
+    _, verdicts = watchdog.look(watchdog.start(0.0), seen, LIMITS, behind_s=60)
+    assert verdicts == (Verdict.FOREIGN_WRITER,)
