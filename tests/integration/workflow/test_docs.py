@@ -18,7 +18,7 @@ WITHOUT_CODE = {"promises", "terms"}
 
 def code(page: Path) -> str:
     """The page's Python, in order."""
-    return "\n\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.S))
+    return "\n\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if p.stem not in WITHOUT_CODE], ids=lambda page: page.stem)
