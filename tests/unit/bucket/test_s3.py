@@ -16,7 +16,7 @@ from botocore.exceptions import (
 )
 
 from node.bucket.errors import Ambiguous, BucketError, Busy, Conflict, Denied, Missing, NoBucket, Unsupported
-from node.bucket.s3 import Credentials, Location, S3Store
+from node.bucket.s3 import Credentials, Location, S3Store, _moment
 from node.bucket.s3_errors import translate
 from node.settings import Settings
 
@@ -219,3 +219,19 @@ def test_nobody_listening_is_ambiguous() -> None:
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         with pytest.raises(Ambiguous, match="no answer"):
             S3Store(Location("b", endpoint=url), credentials=KEY).get("k")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-11-21T10:36:53.000Z",
+        "2026-11-21T10:36:53Z",
+        "2026-11-21T10:36:53",
+        "2026-11-21T11:36:53+01:00",
+        "Sat, 21 Nov 2026 10:36:53 GMT",
+        1795257413,
+        "1795257413",
+    ],
+)
+def test_a_time_in_an_answer_is_read_whatever_its_form(text: object) -> None:
+    assert _moment(text).timestamp() == 1795257413
