@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import shutil
 import statistics
 import subprocess
-import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -21,7 +19,7 @@ from node.bucket import keys
 from tests.bench.figures import Figure, quantile
 from tests.bench.stage import APP, DATABASE, side_by_side, wait_answer
 from tests.testbed.engine import running_engine
-from tests.testbed.fleet import Fleet, running_fleet
+from tests.testbed.fleet import Fleet, own_folder, running_fleet
 from tests.testbed.host import entering
 from tests.testbed.machine import Machine
 from tests.testbed.process import FLEET
@@ -221,8 +219,7 @@ def _fleet() -> Iterator[Fleet]:
     binary = minio_binary()
     assert binary is not None, "no MinIO here: ./tests/run builds it"
     with contextlib.ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="fb-", dir="/var/tmp"))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder = stack.enter_context(own_folder())
         engine = stack.enter_context(running_engine())
         engine.build_images()
         minio = stack.enter_context(running_minio(folder / "store", binary, everywhere=True))

@@ -15,18 +15,20 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from node import lock
 from node.bucket import cas, keys
 from node.bucket.records import Fleet as FleetRecord
 from tests.testbed.engine import Engine, NoEngine
 from tests.testbed.faulty import FaultyProxy, faulty_proxy
 from tests.testbed.host import Entered, Host
-from tests.testbed.machine import Machine
+from tests.testbed.machine import Machine, forget
 from tests.testbed.net import NET, STORE, TESTS, Switch, running_switch
 from tests.testbed.operate import Done, Operated
 from tests.testbed.private import inside
@@ -36,6 +38,7 @@ from tests.testbed.stores import StoreServer
 CONTROLLER = 7070
 TTL_S, MARGIN_S = 5.0, 1.5
 """The rules are those of the defaults, 15 s and 3 s; waiting for them is most of what a fault costs."""
+_PLACE, _PREFIX, _FRESH_S = "/var/tmp", "fm-", 60.0
 _ALWAYS_ACTS = """
 import sys
 from fleet import app, leader
@@ -254,6 +257,34 @@ def running_fleet(
         fleet.found(ttl_s, margin_s)
         fleet.start(machines, controllers, **settings)
         yield fleet
+
+
+@contextlib.contextmanager
+def own_folder() -> Iterator[Path]:
+    """A folder for a fleet, on a real disk and with a short path: sockets and mounts live under it. What runs that were
+    killed left of theirs is removed first: all else of them has ended with their namespaces."""
+    sweep()
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_PLACE))
+    try:
+        held = lock.take(folder / "lock")
+        yield folder
+        os.close(held)
+    finally:
+        _discard(folder)
+
+
+def sweep() -> None:
+    """Remove folders whose run does not live any more. One that was made a moment ago may not have its lock yet."""
+    for folder in Path(_PLACE).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _FRESH_S and not lock.is_held(folder / "lock"):
+                _discard(folder)
+
+
+def _discard(folder: Path) -> None:
+    for name in NAMES:
+        forget(folder / name / "state")
+    subprocess.run(["rm", "-rf", folder], check=False)
 
 
 def _made(folder: Path) -> Path:

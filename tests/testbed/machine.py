@@ -33,14 +33,14 @@ class Machine(Host):
         super().__init__(name, address, folder, switch)
         self.disk = folder / "disk.ext4"
         self.state = folder / "state"
-        self.run_dir = Path(f"/run/fleet-{hashlib.sha256(str(self.state).encode()).hexdigest()[:8]}")
+        self.run_dir = _run_dir(self.state)
         self.fleet_name = self.run_dir.name
         self.agent = f"http://{address}:{AGENT}"
         self.gateway = f"http://{address}:{GATEWAY}"
         self.engine = Engine("unix:///nowhere")
         self.node: Entered | None = None
         self._data = data
-        self._cgroup = f"tests-{self.fleet_name}"
+        self._cgroup = f"tests-{self.fleet_name}"  # of what the product does not put elsewhere
         self.env = {
             **settings,
             "DOCKER_HOST": f"unix://{folder}/docker.sock",
@@ -59,9 +59,8 @@ class Machine(Host):
 
     def power_on(self) -> None:
         """A fresh boot with its old disk: an engine, with the containers that it had, none running."""
-        remove_cgroups(self.fleet_name, f"{self.fleet_name}-dying", self._cgroup)
-        for folder in (self.run_dir, self.folder / "exec"):
-            shutil.rmtree(folder, ignore_errors=True)  # they end with the boot
+        forget(self.state)
+        shutil.rmtree(self.folder / "exec", ignore_errors=True)
         super().power_on()
         self.run("mount", "-o", "loop", self.disk, self.state)
         self.engine = self._engine()
@@ -94,8 +93,7 @@ class Machine(Host):
     def remove(self) -> None:
         """Off, and nothing left of it."""
         self.power_off()
-        remove_cgroups(self.fleet_name, f"{self.fleet_name}-dying", self._cgroup)
-        shutil.rmtree(self.run_dir, ignore_errors=True)
+        forget(self.state)
         super().remove()
 
     # ---- breaking it
@@ -172,3 +170,15 @@ class Machine(Host):
         command = dockerd(self._data, self.folder / "exec", socket, pidfile, self._cgroup)
         process: Process = self.process(command, log="dockerd.log", environment={"DOCKER_HOST": ""})
         return Engine(f"unix://{socket}", process, pidfile)
+
+
+def forget(state: Path) -> None:
+    """What ends with a boot of the machine that has this state folder: its runtime folder and its empty cgroups."""
+    run_dir = _run_dir(state)
+    remove_cgroups(run_dir.name, f"{run_dir.name}-dying", f"tests-{run_dir.name}")
+    shutil.rmtree(run_dir, ignore_errors=True)
+
+
+def _run_dir(state: Path) -> Path:
+    """As the product has it."""
+    return Path(f"/run/fleet-{hashlib.sha256(str(state).encode()).hexdigest()[:8]}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.ledger import APP, FILE
-from tests.testbed.fleet import Fleet
+from tests.testbed.fleet import Fleet, own_folder, sweep
 from tests.testbed.host import Host
 from tests.testbed.net import STORE
 
@@ -75,3 +76,16 @@ def test_a_full_disk_is_full_and_has_room_again(fleet: Fleet) -> None:
         c.run("dd", "if=/dev/zero", f"of={c.state}/more", "bs=1M", "count=1")
     c.empty_disk()
     c.run("rm", "-f", c.state / "more")
+
+
+def test_what_a_killed_run_left_is_swept_away_and_nothing_else(fleet: Fleet) -> None:
+    with own_folder() as mine:
+        left = Path(f"{mine}-left")
+        (left / "a" / "state").mkdir(parents=True)
+        for folder in (left, mine):
+            os.utime(folder, (0, 0))
+        sweep()
+        assert not left.exists()
+        assert mine.exists()
+    assert not mine.exists()
+    assert fleet.folder.exists()
