@@ -103,7 +103,7 @@ def _query_parameter(parameter: Any) -> dict[str, Any]:
 
 
 def _answer(status: int, schema: Any, media_type: str) -> dict[str, Any]:
-    content = {media_type: {"schema": TEXT}} if schema is None else {"application/json": {"schema": schema}}
+    content = {media_type: {"schema": TEXT if schema is None else schema}}
     return {"description": DESCRIPTIONS[status], "content": content}
 
 

@@ -44,7 +44,7 @@ class Operation:
     body_required: bool = True
     problems: tuple[int, ...] = ()
     load: Load = "read"
-    media_type: str = "text/plain"  # of an answer without a schema
+    media_type: str = "application/json"  # of its answers
     segments: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -39,6 +39,11 @@ def document(properties: dict[str, Schema], *optional: str) -> Schema:
     return {**schema, "required": required} if required else schema
 
 
+def optional(properties: dict[str, Schema]) -> Schema:
+    """A schema of an object of which every property may be left out, and it itself as well."""
+    return {**document(properties, *properties), "type": ["object", "null"]}
+
+
 QUEUE_NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 200, "description": "A queue that there is."}
 IN_QUEUE = {
     **document(
@@ -61,7 +66,7 @@ ATTRIBUTES: Schema = {
         "anyOf": [
             {"type": "string", "maxLength": 1024, "pattern": r"^[^\u0000]*$"},
             {"type": "number", "minimum": -LARGEST, "maximum": LARGEST},
-            {"type": "boolean"},
+            {"type": ["boolean", "null"]},
         ]
     },
 }
@@ -78,17 +83,16 @@ START = document(
     "queue",
     "attributes",
 )
-TERMINATE = document({"reason": {"type": "string", "minLength": 0, "maxLength": 1000}}, "reason")
-FORK = document(
+TERMINATE = optional({"reason": {"type": "string", "minLength": 0, "maxLength": 1000}})
+FORK = optional(
     {
         "seq": {"type": "integer", "minimum": 1, "maximum": LARGEST, "description": "The last event to share."},
         "step": {"type": "integer", "minimum": 1, "maximum": LARGEST, "description": "The step to do again."},
         "id": RUN_ID,
         "workflow": NAME,
-    },
-    "seq", "step", "id", "workflow",
-)  # fmt: skip  # what may be left out, in one line
-QUERY = document({"args": {"type": "array"}}, "args")
+    }
+)
+QUERY = optional({"args": {"type": "array"}})
 RUN = document(
     {
         "id": TEXT,
@@ -114,6 +118,9 @@ RUN = document(
 )
 RUNS = document({"runs": {"type": "array", "items": RUN}, "cursor": {"type": ["string", "null"]}})
 EVENT = document({"seq": {"type": "integer"}, "at": TIME, "kind": TEXT, "body": {"type": "object"}})
+SENT_EVENT = document(
+    {"id": TEXT, "event": TEXT, "data": TEXT, "retry": {"type": "integer"}}, "id", "event", "data", "retry"
+)
 HISTORY = document({"id": TEXT, "events": {"type": "array", "items": EVENT}, "cursor": OPTIONAL_TEXT})
 ANSWER = document({"answer": ANY})
 SENT = document({"id": TEXT})

@@ -15,10 +15,20 @@ from node.worker.http import Asgi
 
 if "uvicorn" not in sys.modules:
     # uvicorn's package imports its command line (click, multiprocessing, a reloader): 1.3 MB and 35 ms for nothing.
-    sys.modules["uvicorn.main"] = types.ModuleType("uvicorn.main")
-    sys.modules["uvicorn.main"].__dict__.update(Server=None, main=None, run=None)
-    importlib.import_module("uvicorn")
-    del sys.modules["uvicorn.main"]
+    # The configuration of logging (pickle, a socket server) and the date header are not used either: another MB.
+    _UNUSED: dict[str, dict[str, object]] = {
+        "uvicorn.main": {"Server": None, "main": None, "run": None},
+        "logging.config": {},
+        "configparser": {"RawConfigParser": None},
+        "email.utils": {"formatdate": lambda *_, **__: ""},
+    }
+    stand_ins = [name for name in _UNUSED if name not in sys.modules]
+    for name in stand_ins:
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__dict__.update(_UNUSED[name])
+    importlib.import_module("uvicorn.server")
+    for name in stand_ins:
+        del sys.modules[name]
 
 from uvicorn.config import Config
 from uvicorn.server import Server

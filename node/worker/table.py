@@ -67,7 +67,8 @@ def operations(api: Api) -> tuple[Operation, ...]:
         Operation(
             "follow_run", "GET", "/v1/runs/{id}/events",
             "A run's history as server-sent events, up to its end; Last-Event-ID goes on behind that event.",
-            api.events, {200: None}, events[1:], problems=(404, *_READ), load="stream", media_type="text/event-stream",
+            api.events, {200: schemas.SENT_EVENT}, events[1:], problems=(404, *_READ),
+            load="stream", media_type="text/event-stream",
         ),
         Operation(
             "get_result", "GET", "/v1/runs/{id}/result", "The run once it has ended; 202 while it has not.",
@@ -116,7 +117,7 @@ def operations(api: Api) -> tuple[Operation, ...]:
         ),
         Operation(
             "metrics", "GET", "/metrics", "Prometheus' text format.",
-            api.metrics, {200: None}, problems=(422,), load="probe",
+            api.metrics, {200: None}, problems=(422,), load="probe", media_type="text/plain",
         ),
         Operation(
             "openapi", "GET", "/openapi.json", "This document.",

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import datetime
 import logging
+import os
 import random
 import sys
-import sysconfig
 import threading
 import warnings
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final, Literal, TypeAlias, TypeVar
+
+import apsw
 
 from node.workflow.describe import OWN_CODE, STDLIB
 from node.workflow.errors import Nondeterministic
@@ -23,7 +25,7 @@ from node.workflow.errors import Nondeterministic
 T = TypeVar("T")
 Checks: TypeAlias = Literal["off", "warn", "error"]
 
-_SITE: Final = sysconfig.get_path("purelib")
+_SITE: Final = os.path.dirname(os.path.dirname(apsw.__file__))  # noqa: PTH120 - where what is installed lies
 _LOGGING: Final = logging.__file__.rpartition("/")[0]
 _CLOCK: Final = "reads the clock: use ctx.now() or ctx.sleep(…)"
 _CHANCE: Final = "draws by chance: use ctx.random() or ctx.uuid()"
