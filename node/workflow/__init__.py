@@ -3,6 +3,7 @@
 from node.workflow import errors
 from node.workflow.attempts import ActivityInfo, activity_info
 from node.workflow.children import Child
+from node.workflow.codec import Codec
 from node.workflow.context import Context
 from node.workflow.database import configure, open_database
 from node.workflow.define import Activity, Retry, Workflow, activity, workflow
@@ -11,21 +12,28 @@ from node.workflow.events import Event
 from node.workflow.groups import First
 from node.workflow.heartbeat import heartbeat
 from node.workflow.logs import activity_log
+from node.workflow.queue import Queue
 from node.workflow.rehearsal import Replayed, replay
+from node.workflow.retention import Keep
 from node.workflow.run import Page, Run, Started, Stats
+from node.workflow.schedule import Schedule
 
 __all__ = [
     "Activity",
     "ActivityInfo",
     "Child",
+    "Codec",
     "Context",
     "Engine",
     "Event",
     "First",
+    "Keep",
     "Page",
+    "Queue",
     "Replayed",
     "Retry",
     "Run",
+    "Schedule",
     "Started",
     "Stats",
     "Workflow",
