@@ -54,10 +54,11 @@ async def gather(machine: Machine, steps: Steps, limit: int | None, return_excep
             else:
                 raise branch.error
     except (Exception, SystemExit, Cancelled, ContinueAsNew) as failure:
-        for _, step in waiting:
-            step.close()
         await group.stop(failure)
         raise
+    finally:
+        for _, step in waiting:  # not begun, and never will be
+            step.close()
     return results
 
 
