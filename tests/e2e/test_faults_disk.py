@@ -100,6 +100,9 @@ def test_a_machine_whose_disk_is_full_takes_no_tenant_and_loses_no_row(small: Bo
     ledger.write(3)
     ledger.check()
     ledger.check_bucket()
+    (garbage,) = small.json("gc", "squeezed", "--dry-run")
+    assert (garbage["owned"], garbage["silent"]) == (True, [])
+    assert not [i for report in garbage["nodes"] for i in report["items"] if i["goes"]]  # all of it is young
     small.wait_state("latecomer", "running")
     for name in ("squeezed", "latecomer"):
         small.fleet("down", name)
