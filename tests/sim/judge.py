@@ -86,7 +86,16 @@ class Judge:
             self.find("always", "nothing is lost", f"{tenant} is {record['state']}: {record['message']}")
         if record["data_epoch"] and (before is None or before["data_epoch"] != record["data_epoch"]):
             self.restorable(tenant)
+            self._complete(tenant, record["data_epoch"], record["state"])
         self.running(f"owner record of {tenant}")
+
+    def _complete(self, tenant: str, epoch: int, state: str) -> None:
+        """An epoch that is named as the data holds every file that it took over, or, running, was born with."""
+        lineage = json.loads(self.world.bucket.peek(keys.lineage(tenant, epoch)) or b'{"cut": {}}')
+        files = lineage["cut"] or (self.world.specs[tenant].databases if state == "running" else ())
+        held = self.content(tenant, epoch)
+        if missing := [db for db in files if not held.get(db)]:
+            self.find("always", "data names whole epochs", f"{tenant}: {missing} not in epoch {epoch}")
 
     def _lease(self, node: str, record: dict[str, Any]) -> None:
         before = self.leases.get(node)
@@ -158,7 +167,8 @@ class Judge:
         if c.role != "worker":
             return
         owner = self.owner(c.tenant)
-        if c.volume.empty and (owner is None or self.anything(c.tenant)):
+        mine = owner is not None and (owner["node"], owner["epoch"]) == (c.machine.name, c.epoch)
+        if mine and c.volume.empty and self.anything(c.tenant):
             self.find("always", "never born empty over data", f"{c.tenant} on {c.machine.name}")
         self.running(f"start on {c.machine.name}")
 

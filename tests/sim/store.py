@@ -146,9 +146,9 @@ class Network:
         def apply() -> None:
             outcome = run(work)
             if who not in self.cut and there + back < patience_s:
-                self.scheduler.at(sent + there + back, lambda: answer(outcome))
                 if outcome[1] is None and key == keys.node(who) and who in self.last_word:
-                    self.scheduler.at(sent + there + back, self.last_word.pop(who))
+                    self.scheduler.at(sent + there + back, self.last_word.pop(who))  # before anything can be said to it
+                self.scheduler.at(sent + there + back, lambda: answer(outcome))
             else:
                 self.scheduler.at(sent + patience_s, lambda: self._no_answer(who, what, key, answer))
 

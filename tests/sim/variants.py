@@ -24,7 +24,7 @@ from node.agent.custody import (
     take,
 )
 from node.agent.custody import position as positions
-from node.agent.custody import session as session_rules
+from node.agent.custody import session as rules
 from node.agent.custody.guard import Guard
 from node.agent.custody.registrar import Registrar
 from node.agent.custody.session import Session
@@ -77,12 +77,17 @@ def _there_and_back(rng: random.Random) -> tuple[Fault, ...]:
 
 
 def _sluggish(rng: random.Random) -> tuple[Fault, ...]:
-    """An observer's reads take long, and then a machine is cut off or stands still."""
-    at = rng.uniform(9.0, 25.0)
-    how = rng.choice(("5", "9"))
-    slow = [Fault(at, "sluggish", c, rng.uniform(8.0, 30.0), how) for c in ("c0", "c1")]
-    what = rng.choice(("cut", "suspend", "cut"))
-    return (*slow, *(Fault(at + rng.uniform(0.0, 10.0), what, n, rng.uniform(16.0, 28.0)) for n in ("n0", "n1")))
+    """An observer's reads take long, and then machines are cut off."""
+    at = rng.uniform(9.0, 15.0)
+    slow = [Fault(at, "sluggish", c, rng.uniform(6.0, 16.0), "9") for c in ("c0", "c1")]
+    return (*slow, *(Fault(at + rng.uniform(0.0, 10.0), "cut", n, 28.0) for n in ("n0", "n1")))
+
+
+def _slow_to_revoke(rng: random.Random) -> tuple[Fault, ...]:
+    """Machines cannot renew for about as long as observers wait, and what those do takes long."""
+    at = rng.uniform(8.0, 14.0)
+    slow = [Fault(at + 12.0, "sluggish", c, 20.0, "4") for c in ("c0", "c1")]
+    return (*slow, *(Fault(at, "cut", n, rng.uniform(16.0, 24.0)) for n in ("n0", "n1")))
 
 
 def _left_behind(rng: random.Random) -> tuple[Fault, ...]:
@@ -159,15 +164,13 @@ VARIANTS = (
     # time
     Variant("no margin", replaced((fleetfile, "_found", broken.no_margin)), plot=_flickers),
     Variant("the observer's window is short", replaced((silence, "look", broken.half_window)), CUTS),
-    Variant(
-        "the deadline counts from the end", replaced((session_rules, "renewed", broken.from_the_end)), plot=_flickers
-    ),
-    Variant("a late answer counts", replaced((session_rules, "renewed", broken.late_counts)), plot=_flickers),
+    Variant("the deadline counts from the end", replaced((rules, "renewed", broken.from_the_end)), plot=_flickers),
+    Variant("a late answer counts", replaced((rules, "renewed", broken.late_counts)), plot=_flickers),
     Variant(
         "a solo machine is revoked", replaced((observer, "after_read", broken.solo_too)), plot=_solo_cut, solo=True
     ),
     Variant("the observer counts from the begin", replaced((silence, "look", broken.from_the_begin)), plot=_sluggish),
-    Variant("revoked under a fresh etag", replaced((Leases, "_revoke", broken.revoke_anew)), plot=_sluggish),
+    Variant("revoked under a fresh etag", replaced((Leases, "_revoke", broken.revoke_anew)), plot=_slow_to_revoke),
     # sessions
     Variant("not frozen at the deadline", replaced((Session, "live", broken.lives_in("frozen"))), CUTS),
     Variant("thawed before it is settled", replaced((Session, "live", broken.lives_in("settling"))), AGENTS | CUTS),
