@@ -174,6 +174,30 @@ class FakeAgent:
         )
         self.report(tenant, state=to, epoch=owner.epoch, observed_generation=want.generation, rolled_back=False)
 
+    async def _assign(self, tenant: str, want: Assignment) -> TenantReport:
+        behaviour = self.behaviour.get(tenant)
+        if behaviour == "hang":
+            await asyncio.sleep(3600)
+        if behaviour == "refuse":
+            raise HTTPException(409, "refused")
+        before = self.wants.get(tenant)
+        self.assigned.append(want)
+        self.wants[tenant] = want.want
+        if tenant not in self.reports:
+            self.report(tenant)
+        known = self.reports[tenant]
+        settled = known.observed_generation >= want.generation and known.state in ("running", "released", "purged")
+        if not settled or before != want.want:
+            old = self._tasks.get(tenant)
+
+            async def after():
+                if old is not None:
+                    await asyncio.wait([old])
+                await self._walk(want)
+
+            self._tasks[tenant] = asyncio.create_task(after())
+        return self.reports[tenant]
+
     def _build(self):
         app = FastAPI()
 
@@ -185,28 +209,7 @@ class FakeAgent:
 
         @app.put("/v1/tenants/{tenant}", status_code=202)
         async def assign(tenant: str, want: Assignment) -> TenantReport:
-            behaviour = self.behaviour.get(tenant)
-            if behaviour == "hang":
-                await asyncio.sleep(3600)
-            if behaviour == "refuse":
-                raise HTTPException(409, "refused")
-            before = self.wants.get(tenant)
-            self.assigned.append(want)
-            self.wants[tenant] = want.want
-            if tenant not in self.reports:
-                self.report(tenant)
-            known = self.reports[tenant]
-            settled = known.observed_generation >= want.generation and known.state in ("running", "released", "purged")
-            if not settled or before != want.want:
-                old = self._tasks.get(tenant)
-
-                async def after():
-                    if old is not None:
-                        await asyncio.wait([old])
-                    await self._walk(want)
-
-                self._tasks[tenant] = asyncio.create_task(after())
-            return self.reports[tenant]
+            return await self._assign(tenant, want)
 
         @app.get("/v1/state")
         async def state(version: int = -1, wait: float = 0) -> NodeReport:
