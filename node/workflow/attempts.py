@@ -62,7 +62,7 @@ class Attempt:
         if activity is None or step.command.payload is None:
             raise NotOpen
         facts: dict[str, Any] = {"id": step.command.id, "attempt": number}
-        limits = _Limits(activity, step.scheduled_ms - now_ms())
+        limits = _Limits(activity, min(0, step.scheduled_ms - now_ms()))  # the clock may have gone back
         try:
             arguments = _arguments(activity, step.command.payload)
             result = await self._bounded(activity, self._info(activity, number), arguments, threads, limits)

@@ -87,6 +87,8 @@ class Loaded:
     def _advance(self, waiting: deque[Item], now_ms: int) -> Append | None:
         page = Page(self.row.id, self.row.last_seq)
         at_ms = max(now_ms, self.row.updated_at)
+        if self.machine is not None:
+            self.machine.behind_ms = at_ms - now_ms
         state: State = "running"
         while waiting and not self._continues:
             item = waiting.popleft()

@@ -53,6 +53,7 @@ class Machine:
         self.definition = definition
         self.run_id = run_id
         self.now_ms = 0
+        self.behind_ms = 0  # how far the clock is behind `now_ms`, which never falls: new timers are due by the clock
         self.seq = 0
         self.pending: dict[int, Pending] = {}
         self.user_state: str | None = None
@@ -118,6 +119,8 @@ class Machine:
 
     def take_commands(self) -> list[Command]:
         """The commands emitted and not found in the log yet: the caller records them, in this order."""
+        if not self._emitted:
+            return []
         commands = list(self._emitted)
         self._emitted.clear()
         return commands
@@ -160,13 +163,14 @@ class Machine:
             return Future()  # never resolved: cleanup of a run that leaves memory must not act
         self.writes()
         self._ids += 1
-        due_ms = None if after_ms is None else self.now_ms + after_ms
+        due_ms = None if after_ms is None else self.now_ms - self.behind_ms + after_ms
         command = Command(self._ids, kind, name, short_digest(signature), payload, due_ms, facts=facts)
         future = Future(command.id, then)
         self._emitted.append(command)
         if kind in UNANSWERED:
             return future
-        self.pending[command.id] = Pending(command, future, activity, child, due_ms=due_ms, scheduled_ms=self.now_ms)
+        scheduled_ms = self.now_ms - self.behind_ms
+        self.pending[command.id] = Pending(command, future, activity, child, due_ms=due_ms, scheduled_ms=scheduled_ms)
         if kind is Kind.SIGNAL_AWAITED:
             self._signals.wait(name, command.id)
             self._deliver(name)
@@ -377,7 +381,7 @@ class Machine:
         return Command(0, Kind.FAILED, "", short_digest(f"{facts['type']}: {facts['message']}"), error=facts)
 
     def _take(self, event: Event) -> Pending:
-        asked_for_only_now = any(c.id == event.body["id"] for c in self._emitted)
+        asked_for_only_now = bool(self._emitted) and any(c.id == event.body["id"] for c in self._emitted)
         step = None if asked_for_only_now else self.pending.pop(event.body["id"], None)
         if step is None or step.command.kind not in _ENDS_OF[event.kind]:
             raise self._unknown_step(event)
@@ -396,6 +400,8 @@ class Machine:
         found = (event.kind, event.body.get("name", ""), event.body["hash"], event.body.get("id", 0))
         if found != (command.kind, command.name, command.hash, command.id):
             raise Mismatch(self.run_id, event.seq, recorded, command.describe(), self._line(command))
+        if "due" in event.body and (step := self.pending.get(command.id)) is not None:
+            step.due_ms = event.body["due"]
 
     def _line(self, command: Command | None = None) -> str | None:
         """The line of the author's code that waits for a command, or where the code waits at all."""
