@@ -230,7 +230,8 @@ class Tenant:
         """Carry out one step; every way it can fail ends in a report and, where that can help, another try."""
         try:
             await self._take(step, want)
-            self.actual = replace(self.actual, failures=0)
+            if step != "worker":  # one that is up again may end again at once: how long it runs decides
+                self.actual = replace(self.actual, failures=0)
         except OwnedElsewhere as e:
             await self.ousted()
             self._failed(want, "pending", e.reason, str(e))
