@@ -308,6 +308,7 @@ def _mend(machine: Machine) -> None:
         machine.power_on()
     else:
         machine.empty_disk()
+        machine.hurry()
     if not machine.engine.alive:
         machine.engine.start()
     until = time.monotonic() + 10

@@ -18,6 +18,8 @@ from tests.testbed.private import thaw
 from tests.testbed.process import Process, wait_until
 
 _STOP_S = 15.0
+_CPU = Path("/sys/fs/cgroup/cpu")
+_QUOTA, _PERIOD_US = "cpu.cfs_quota_us", 100_000
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # Whoever loses its parent in there comes to the first process, which lets go of it when it ends.
 _FIRST = "import os, signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execvp('sleep', ['sleep', 'infinity'])"
@@ -68,6 +70,7 @@ class Host:
         self._switch = switch
         self._holder: subprocess.Popen[bytes] | None = None
         self._programs: list[Entered] = []
+        self._quotas: dict[Path, str] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -112,6 +115,9 @@ class Host:
         self._holder.wait(_STOP_S)
         self._holder = None
         self._programs.clear()
+        self._quotas.clear()
+        with contextlib.suppress(OSError):
+            self._slowed().rmdir()
 
     def pause(self) -> None:
         """Everything in it stands still, as in a virtual machine that is paused; clocks go on."""
@@ -127,6 +133,38 @@ class Host:
         for pid in reversed(self.processes()):
             _send(pid, signal.SIGCONT)
         self._wake()
+
+    def slow(self, cpus: float) -> None:
+        """Each container of it, and all else that runs in it now, has so much of a processor at most, until `hurry`.
+        Version 1 of cgroups only."""
+        for folder in self._cpu_groups():
+            self._quotas.setdefault(folder, (folder / _QUOTA).read_text())
+            (folder / _QUOTA).write_text(str(int(cpus * _PERIOD_US)))
+
+    def hurry(self) -> None:
+        """It has all of the processors again."""
+        for folder, quota in self._quotas.items():
+            with contextlib.suppress(OSError):  # a container that is gone
+                (folder / _QUOTA).write_text(quota)
+        self._quotas.clear()
+
+    def cages(self) -> list[str]:
+        """Names of cgroups that its containers are in."""
+        return []
+
+    def _slowed(self) -> Path:
+        return _CPU / f"tests-slow-{self.folder.parent.name}-{self.name}"
+
+    def _cpu_groups(self) -> list[Path]:
+        mine = self._slowed()
+        mine.mkdir(exist_ok=True)
+        caged = [folder for name in self.cages() for folder in (_CPU / name).glob("*/")]
+        contained = {pid for folder in caged for path in folder.rglob("cgroup.procs") for pid in _lines(path)}
+        for pid in self.processes():
+            if str(pid) not in contained:
+                with contextlib.suppress(OSError):
+                    (mine / "cgroup.procs").write_text(str(pid))
+        return [mine, *caged]
 
     def processes(self) -> list[int]:
         """Every process in it, those of its containers among them, parents first; empty while it is off."""

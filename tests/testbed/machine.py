@@ -145,6 +145,10 @@ class Machine(Host):
         """There is room again."""
         self.run("rm", "-f", self.state / "filler")
 
+    def cages(self) -> list[str]:
+        """The cgroups of the fleet's containers and of the others."""
+        return [self.fleet_name, self._cgroup]
+
     def copy_of_disk(self) -> Path:
         """The disk as it is now, for `put_disk`. It must be off."""
         assert not self.on

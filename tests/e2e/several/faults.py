@@ -179,6 +179,14 @@ def _controller_killed_during(s: Scene) -> None:
     s.fleet.controllers[0].start()
 
 
+def _slowed(s: Scene) -> None:
+    s.victim.slow(0.1)
+
+
+def _hurried(s: Scene) -> None:
+    s.victim.hurry()
+
+
 def _two_controllers_act(s: Scene) -> None:
     """A failover that two controllers carry out at once, neither of which cares about the other."""
     s.fleet.controllers[0].kill()
@@ -256,5 +264,6 @@ FAULTS = (
     Fault("two_controllers_act_in_a_failover", _two_controllers_act, "moves", _one_controller_acts),
     Fault("node_with_an_older_copy_of_its_disk", _old_disk, "moves", _back_with_its_disk),
     Fault("drained_under_load", _drained, "moves", _uncordoned),
+    Fault("machine_slowed", _slowed, "either", _hurried, lasts_s=LONGER_S),
     Fault("worker_killed", _worker_killed, "stays"),
 )

@@ -69,6 +69,23 @@ def _ticks(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
 
 
+def test_a_slowed_machine_has_less_of_a_processor_and_all_of_it_again(fleet: Fleet) -> None:
+    c = fleet.machine("c")
+    burn = c.process(["python3", "-c", "while True: pass"], log="burn.log", environment={})
+    burn.start(lambda: burn.alive)
+    c.slow(0.05)
+    assert used_s(burn.pid, 2.0) < 0.5
+    c.hurry()
+    burn.kill()
+
+
+def used_s(pid: int, seconds: float) -> float:
+    """The processor's time that a process takes meanwhile."""
+    before = sum(map(int, _ticks(pid)))
+    time.sleep(seconds)
+    return (sum(map(int, _ticks(pid))) - before) / os.sysconf("SC_CLK_TCK")
+
+
 def test_a_full_disk_is_full_and_has_room_again(fleet: Fleet) -> None:
     c = fleet.machine("c")
     c.fill()

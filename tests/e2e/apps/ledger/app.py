@@ -32,7 +32,9 @@ db.execute("CREATE TABLE IF NOT EXISTS rows (n INTEGER PRIMARY KEY, id TEXT NOT 
 
 
 if lives_s := os.environ.get("LEDGER_LIVES_S"):  # it crashes again and again
-    threading.Timer(float(lives_s), os._exit, [1]).start()
+    end = threading.Timer(float(lives_s), os._exit, [1])
+    end.daemon = True
+    end.start()
 
 
 @functools.cache
