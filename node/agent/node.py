@@ -223,7 +223,7 @@ class Node:
         while (claim := tenant.walk.claim) is not None:
             try:
                 tenant.walk.claim = await self.parts.custody.resession(claim)
-                return
+                break
             except OwnedElsewhere as e:
                 log.warning("another node has it now", tenant=tenant.name, owner=e.node)
                 await tenant.ousted()
@@ -233,6 +233,7 @@ class Node:
             except (CustodyError, BucketError) as e:
                 log.warning("not in the new session yet", tenant=tenant.name, error=str(e))
                 await asyncio.sleep(1)
+        await tenant.killed()  # what is not held any more may still be dying, and must not be thawed
 
     async def release(self) -> list[str]:
         """The node stops: every tenant down in order, side by side. Answers why some are not."""

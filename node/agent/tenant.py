@@ -125,6 +125,11 @@ class Tenant:
             self._say("pending", reason, message or f"{self.name} belongs to another node now")
             self.poke()
 
+    async def killed(self) -> None:
+        """Wait until nothing runs here of what was found to be another node's: at once, if there is no such thing."""
+        async with self._ousting:
+            return
+
     def volume_stopped(self) -> None:
         """Its disk takes no more writes since this machine's was full: begin anew from the bucket, which has it all."""
         if self.actual.held and not self.actual.stopped:

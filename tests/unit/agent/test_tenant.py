@@ -253,6 +253,25 @@ def test_a_sidecar_is_forgotten_before_it_is_killed(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
+def test_a_new_session_waits_for_the_death_of_what_is_another_nodes(tmp_path: Path) -> None:
+    async def test(place: Place) -> None:
+        await place.up()
+        gate = place.engine.gate("containers")
+        place.tenant.want = None
+        ousted = asyncio.create_task(place.tenant.ousted())
+        await place.until(place.engine.reached["containers"].is_set)
+        assert place.tenant.walk.claim is None  # so it is not taken into the session; and its worker still runs
+        begun = asyncio.create_task(place.node.resession())
+        await asyncio.sleep(0.05)
+        assert not begun.done()
+        gate.set()
+        await begun
+        assert place.engine.found == {}
+        await ousted
+
+    run(tmp_path, test)
+
+
 def test_the_death_of_an_earlier_worker_of_the_same_name_is_history(tmp_path: Path) -> None:
     async def test(place: Place) -> None:
         await place.up()
