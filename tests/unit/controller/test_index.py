@@ -28,10 +28,16 @@ def test_the_same_records_are_the_same_bytes():
 @pytest.mark.parametrize(
     "stored",
     [
-        b"", b"not gzip", encode(RECORDS)[:-9], encode(RECORDS)[:40], gzip.compress(b"{not json"),
-        gzip.compress(b'["too", "short"]'), gzip.compress(b'["k", "e", 7]'), gzip.compress(b"7"),
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"not gzip", id="no gzip"),
+        pytest.param(encode(RECORDS)[:-9], id="cut"),
+        pytest.param(encode(RECORDS)[:40], id="cut early"),
+        pytest.param(gzip.compress(b"{not json"), id="no JSON"),
+        pytest.param(gzip.compress(b'["too", "short"]'), id="too short"),
+        pytest.param(gzip.compress(b'["k", "e", 7]'), id="a number for a record"),
+        pytest.param(gzip.compress(b"7"), id="a number"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_index_is_empty(stored):
     assert decode(stored) == {}
 
