@@ -7,6 +7,7 @@ import contextvars
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from node.workflow.command import Pending
@@ -15,8 +16,8 @@ from node.workflow.describe import describe_error
 from node.workflow.errors import AttemptOver, InvalidInput, NotOpen, NotStorable
 from node.workflow.events import Draft, Kind
 from node.workflow.heartbeat import RECORDED_EVERY_S, Pulse, reset_pulse, set_pulse
-from node.workflow.payload import encode
-from node.workflow.threads import Threads
+from node.workflow.payload import encode, parse
+from node.workflow.threads import Outcome, Threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +88,16 @@ class Attempt:
         every_s = min(RECORDED_EVERY_S, (activity.heartbeat_timeout_s or RECORDED_EVERY_S) / 2)
         pulse = Pulse(asyncio.get_running_loop(), self.record, every_s)
         token, pulse_token = _current.set(info), set_pulse(pulse)
+        bound: asyncio.Timeout | None = None
         try:
-            async with asyncio.timeout_at(limits.close_at) as bound:
-                if not activity.is_async:
-                    await threads.place()
-                pulse.beaten = lambda: limits.beat(bound)
-                limits.begin(bound)
-                if activity.is_async:
-                    return await activity.fn(*arguments)
-                value, error = await threads.call(activity.fn, arguments)
+            if limits.none:
+                value, error = await _call(activity, arguments, threads)
+            else:
+                async with asyncio.timeout_at(limits.close_at) as bound:
+                    pulse.beaten = partial(limits.beat, bound)
+                    value, error = await _call(activity, arguments, threads, partial(limits.begin, bound))
         except TimeoutError:
-            if bound.expired():
+            if bound is not None and bound.expired():
                 raise TimeoutError(limits.reason) from None
             raise
         except asyncio.CancelledError:
@@ -113,6 +113,19 @@ class Attempt:
         return value
 
 
+async def _call(
+    activity: Activity[..., Any], arguments: list[Any], threads: Threads, begin: Callable[[], None] | None = None
+) -> Outcome:
+    """The value or the error of the author's code; an async function raises its own. `begin` is called before it."""
+    if not activity.is_async:
+        await threads.place()
+    if begin is not None:
+        begin()
+    if activity.is_async:
+        return await activity.fn(*arguments), None
+    return await threads.call(activity.fn, arguments)
+
+
 class _Limits:
     """When an attempt is past its time, on the loop's clock, and which of its limits that was."""
 
@@ -123,6 +136,11 @@ class _Limits:
         self.close_at = None if whole_s is None else self._loop.time() + whole_s + since_scheduled_ms / 1000
         self._attempt_ends_at: float | None = None
         self._beat_by: float | None = None
+
+    @property
+    def none(self) -> bool:
+        """Whether it may take as long as it likes."""
+        return self.close_at is None and self._activity.timeout_s is None and self._activity.heartbeat_timeout_s is None
 
     def begin(self, bound: asyncio.Timeout) -> None:
         """The author's code is called now."""
@@ -154,7 +172,7 @@ class _Limits:
 
 
 def _arguments(activity: Activity[..., Any], payload: str) -> list[Any]:
-    decoders, values = activity.argument_decoders(), json.loads(payload)
+    decoders, values = activity.argument_decoders(), parse(payload)
     if len(values) > len(decoders):  # *args: the last hint is for each of them
         decoders += (decoders[-1],) * (len(values) - len(decoders))
     return [

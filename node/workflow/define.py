@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import random
+import sys
 import typing
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
@@ -114,6 +116,9 @@ class Activity(Generic[P, R_co]):
 
     def positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """The arguments as one list, in the order of the signature. Raises InvalidDefinition when they don't fit."""
+        least, most = _arity(self.fn)
+        if not kwargs and least <= len(args) <= most:  # binding takes longer than all else that a step does here
+            return list(args)
         try:
             bound = _signature(self.fn).bind(*args, **kwargs)
         except TypeError as error:
@@ -131,7 +136,7 @@ class Activity(Generic[P, R_co]):
 
     def argument_decoders(self) -> tuple[Decoder, ...]:
         """How each recorded argument is read back, by the hints of the signature."""
-        return tuple(_hint_decoder(self.fn, name, self.name) for name in _signature(self.fn).parameters)
+        return _argument_decoders(self.fn, self.name)
 
     def result_decoder(self) -> Decoder:
         """How a recorded result is read back, by the return hint."""
@@ -191,6 +196,26 @@ def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
 @functools.cache
 def _hint_decoder(fn: Callable[..., Any], parameter: str, owner: str) -> Decoder:
     return decoder(_hints(fn).get(parameter, Any), owner)
+
+
+@functools.cache
+def _argument_decoders(fn: Callable[..., Any], owner: str) -> tuple[Decoder, ...]:
+    return tuple(_hint_decoder(fn, name, owner) for name in _signature(fn).parameters)
+
+
+@functools.cache
+def _arity(fn: Callable[..., Any]) -> tuple[int, float]:
+    """How few and how many arguments it takes by position; none fit where one must be given by its name."""
+    least, most = 0, 0.0
+    for parameter in _signature(fn).parameters.values():
+        must = parameter.default is parameter.empty
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            most = math.inf
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            least = sys.maxsize if must else least
+        elif parameter.kind is not parameter.VAR_KEYWORD:
+            least, most = least + must, most + 1
+    return least, most
 
 
 def parameter_decoders(fn: Callable[..., Any], owner: str) -> tuple[Decoder, ...]:

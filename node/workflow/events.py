@@ -6,13 +6,12 @@ code asked for, checked on replay). Intents follow the input that led to them, i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from node.workflow.payload import digest
+from node.workflow.payload import digest, encoder, parse
 
 LARGE_PAYLOAD_BYTES: Final = 1024  # longer ones are stored once, by content hash, so that the log's pages stay small
 
@@ -78,6 +77,9 @@ PAYLOAD_KEY: Final[Mapping[str, str]] = {
 }
 
 
+_readable: Final = encoder(sort_keys=False)  # in the order given: who it is before its hash
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One event of a run's log. `body` has its payload inline. `at_ms` is unix time in milliseconds."""
@@ -96,31 +98,27 @@ class Draft:
     facts: Mapping[str, Any]
     payload: str | None = None
 
-    def event(self, seq: int, at_ms: int) -> Event:
-        """The event as it will be read back from the log: through its text, so that live and replay see the same."""
-        return Event(seq, at_ms, self.kind, json.loads(self._inline()))
+    def event(self, seq: int, at_ms: int, text: str | None = None) -> Event:
+        """The event as it will be read back from the log: through its text, so that live and replay see the same.
+
+        `text` is what `inline` says, where that is known already.
+        """
+        return Event(seq, at_ms, self.kind, parse(self.inline() if text is None else text))
 
     def row(self) -> tuple[str, tuple[str, str] | None]:
         """The text of the log's `body`, and `(hash, text)` of a payload that is stored apart."""
         if self.payload is None or len(self.payload) <= LARGE_PAYLOAD_BYTES:
-            return self._inline(), None
+            return self.inline(), None
         hashed = digest(self.payload)
         return _readable({**self.facts, f"{PAYLOAD_KEY[self.kind]}_ref": hashed}), (hashed, self.payload)
 
-    def _inline(self) -> str:
+    def inline(self) -> str:
+        """The text of its body with its payload in it."""
         facts = _readable(self.facts)
         if self.payload is None:
             return facts
         comma = "," if self.facts else ""
         return f'{facts[:-1]}{comma}"{PAYLOAD_KEY[self.kind]}":{self.payload}}}'
-
-
-def _readable(facts: Mapping[str, Any]) -> str:
-    """In the order given: who it is before its hash."""
-    return _FACTS.encode(facts)
-
-
-_FACTS: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def payload_reference(kind: str, body: Mapping[str, Any]) -> str | None:

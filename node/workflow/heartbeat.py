@@ -33,7 +33,7 @@ class Pulse:
     record: Callable[[str], None]
     every_s: float = RECORDED_EVERY_S
     beaten: Callable[[], None] = lambda: None
-    over: threading.Event = field(default_factory=threading.Event)
+    over: bool = False
     thread: int = field(default_factory=threading.get_ident)  # of the loop
     _unrecorded: str | None = None
     _recorded_at: float = float("-inf")
@@ -41,7 +41,7 @@ class Pulse:
 
     def beat(self, details: str) -> None:
         """A heartbeat has come."""
-        if self.over.is_set():
+        if self.over:
             return
         self.beaten()
         self._unrecorded = details
@@ -63,7 +63,7 @@ class Pulse:
 
     def end(self) -> None:
         """The attempt is over: its next heartbeat is told so."""
-        self.over.set()
+        self.over = True
         self.flush()
 
 
@@ -91,7 +91,7 @@ def heartbeat(details: Any = None) -> None:
     text = encode(details, "the details of a heartbeat")
     if len(text) > LARGEST_DETAILS:
         raise NotStorable(f"the details of a heartbeat are {len(text)} characters long: at most {LARGEST_DETAILS}")
-    if pulse.over.is_set():
+    if pulse.over:
         raise AttemptOver
     if threading.get_ident() == pulse.thread:
         pulse.beat(text)

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Final
 
 from node.workflow.define import Workflow
@@ -136,11 +137,11 @@ class Loaded:
 
     def _feed(self, machine: Machine, item: Item, page: Page, at_ms: int) -> None:
         self._take_commands(machine, page, at_ms)  # left over from a load
-        page.put(item.draft, at_ms)
+        text = page.put(item.draft, at_ms)
         if item.signal_id is not None:
             page.signals.append((self.row.id, item.signal_id, page.seq))
         try:
-            machine.feed(item.draft.event(page.seq, at_ms))
+            machine.feed(item.draft.event(page.seq, at_ms, text))
         except Exception as error:  # noqa: BLE001 - the code doesn't fit, whichever way it shows
             self.block(error)
             return
@@ -200,17 +201,20 @@ class Loaded:
         if machine.end is not None:
             state = _END_STATES[machine.end.kind]
             error = encode(machine.end.error) if machine.end.error is not None else None
-        steps = machine.pending.values()
-        return replace(
-            self.row,
-            state=state,
-            last_seq=page.seq,
-            active=sum(1 for s in steps if s.activity is not None and s.due_ms is None),
-            waits=encode([s.describe() for s in list(steps)[:WAITS_SHOWN]]),
-            user_state=machine.user_state,
-            error=error,
-            updated_at=at_ms,
-            facts=self._facts(machine, at_ms),
+        row, steps = self.row, machine.pending.values()
+        return RunRow(
+            row.id,
+            row.name,
+            state,
+            row.input_hash,
+            page.seq,
+            sum([s.activity is not None and s.due_ms is None for s in steps]),
+            encode([s.describe() for s in islice(steps, WAITS_SHOWN)]),
+            machine.user_state,
+            error,
+            row.created_at,
+            at_ms,
+            self._facts(machine, at_ms),
         )
 
     def _facts(self, machine: Machine, at_ms: int) -> RunFacts:
@@ -250,7 +254,7 @@ class Loaded:
         self.timers = dict(wanted)
         created, self.created = not self.created, True
         moved = row.state != self.row.state or row.error != self.row.error or row.facts is not self.row.facts
-        self.row = row
+        busier, self.row = row.active != self.row.active, row
         archived, self.archived = self.archived, None
         return Append(
             row,
@@ -266,6 +270,7 @@ class Loaded:
             page.letters_gone,
             beats_set,
             beats_gone,
+            busier=busier,
         )
 
     def beat(self, step: int, heartbeat: Heartbeat) -> None:

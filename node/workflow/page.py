@@ -19,13 +19,15 @@ class Page:
         self.letters_gone: list[LetterKey] = []
         self.paused: bool | None = None
 
-    def put(self, draft: Draft, at_ms: int) -> None:
-        """Add an event."""
+    def put(self, draft: Draft, at_ms: int) -> str | None:
+        """Add an event. Returns the text of its body when the payload is in it."""
         self.seq += 1
         body, payload = draft.row()
         self.log.append((self.run_id, self.seq, at_ms, str(draft.kind), body))
-        if payload is not None:
-            self.payloads.append(payload)
+        if payload is None:
+            return body
+        self.payloads.append(payload)
+        return None
 
     def send(self, letter: Letter | None) -> None:
         """Add something for another run."""

@@ -18,7 +18,7 @@ import types
 import typing
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, Union
+from typing import Any, Final, Literal, TypeAlias, Union
 
 from node.workflow.errors import InvalidDefinition, InvalidInput, NotStorable
 
@@ -32,7 +32,7 @@ def encode(value: Any, what: str = "value") -> str:
     Raises NotStorable, naming `what`, for anything else, for NaN and for text that is not valid Unicode.
     """
     try:
-        text = _ENCODER.encode(value)
+        text = _encode(value)
         if not text.isascii():
             text.encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -67,7 +67,33 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__qualname__} can't be written as JSON")
 
 
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain)
+def encoder(*, sort_keys: bool, default: Callable[[Any], Any] | None = None) -> Callable[[Any], str]:
+    """A function from values to JSON text without spaces. It raises TypeError, ValueError or RecursionError.
+
+    `JSONEncoder.encode` makes the part of it that is C anew for every value, which costs more than a small value does.
+    """
+    plain = json.JSONEncoder(
+        sort_keys=sort_keys,
+        separators=(",", ":"),
+        ensure_ascii=False,
+        allow_nan=False,
+        check_circular=False,  # a circle is a RecursionError
+        default=default,
+    )
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return plain.encode
+    made = make(None, plain.default, json.encoder.encode_basestring, None, ":", ",", sort_keys, False, False)
+    return lambda value: "".join(made(value, 0))
+
+
+_encode: Final = encoder(sort_keys=True, default=_plain)
+_scan: Final = json.JSONDecoder().raw_decode
+
+
+def parse(text: str) -> Any:
+    """The value of JSON text that this library has written: without spaces around it, and nothing behind it."""
+    return _scan(text)[0]
 
 
 def decoder(hint: Any, owner: str) -> Decoder:

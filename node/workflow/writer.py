@@ -47,11 +47,12 @@ class Append:
     heartbeats_gone: Sequence[tuple[str, int]] = ()
     before: Append | None = None  # the end of the run that this one goes on for, written first
     sealed_letters: Sequence[LetterRow] | None = None
+    busier: bool = True  # how many of its activities run differs from the row in the file
 
     @property
     def chain(self) -> list[Append]:
         """This one and all before it, the first one first."""
-        return [*(self.before.chain if self.before is not None else ()), self]
+        return [self] if self.before is None else [*self.before.chain, self]
 
     def letter_rows(self) -> Sequence[LetterRow]:
         """The letters as the file keeps them."""
@@ -166,7 +167,8 @@ def _commit(db: apsw.Connection, batch: list[Append | Task], codec: Codec | None
     db.execute("BEGIN IMMEDIATE")
     try:
         appends = [item for item in batch if isinstance(item, Append)]
-        for step in zip_longest(*(append.chain for append in appends)):
+        longer = any(append.before is not None for append in appends)
+        for step in zip_longest(*(append.chain for append in appends)) if longer else (appends,):
             now = [append for append in step if append is not None]
             _statements(db, now if codec is None else [_sealed(codec, append) for append in now])
         for item in batch:
@@ -216,20 +218,23 @@ _ROW: Final = (
     "updated_at",
     "closed_at",
 )
-_PROGRESS: Final = ("last_seq", "active", "waits", "user_state", "updated_at")
-_MOVED: Final = (*_PROGRESS, "state", "error", "closed_at")
+_PROGRESS: Final = ("last_seq", "waits", "user_state", "updated_at")
+_BUSIER: Final = (*_PROGRESS, "active")
+_MOVED: Final = (*_BUSIER, "state", "error", "closed_at")
 
 
 def _assignments(names: Sequence[str]) -> str:
     return ", ".join(f"{name} = ?" for name in names)
 
 
-# Three statements, so that the usual one touches no index that a run's progress does not change.
+# So many statements, so that the usual one touches no index that a run's progress does not change.
 _INSERT: Final = f"INSERT INTO workflows ({', '.join(_ROW + _FACTS)}) VALUES ({', '.join('?' * len(_ROW + _FACTS))})"  # noqa: S608 - constants
 _UPDATE_PROGRESS: Final = f"UPDATE workflows SET {_assignments(_PROGRESS)} WHERE id = ?"  # noqa: S608 - constants
+_UPDATE_BUSIER: Final = f"UPDATE workflows SET {_assignments(_BUSIER)} WHERE id = ?"  # noqa: S608 - constants
 _UPDATE_ALL: Final = f"UPDATE workflows SET {_assignments(_MOVED + _FACTS)} WHERE id = ?"  # noqa: S608 - constants
 _row_values: Final = attrgetter(*_ROW)
 _progress_values: Final = attrgetter(*_PROGRESS, "id")
+_busier_values: Final = attrgetter(*_BUSIER, "id")
 _moved_values: Final = attrgetter(*_MOVED)
 _fact_values: Final = attrgetter(*_FACTS)
 
@@ -240,10 +245,13 @@ def _statements(db: apsw.Connection, batch: list[Append]) -> None:
             archive(db, append.run.id, append.archived)
     runs = [a.run for a in batch if a.created]
     moved = [a.run for a in batch if not a.created and a.moved]
+    busier = [a.run for a in batch if not a.created and not a.moved and a.busier]
+    going = [a.run for a in batch if not a.created and not a.moved and not a.busier]
     for sql, rows in (
         (_INSERT, [(*_row_values(r), *_fact_values(r.facts)) for r in runs]),
         (_UPDATE_ALL, [(*_moved_values(r), *_fact_values(r.facts), r.id) for r in moved]),
-        (_UPDATE_PROGRESS, [_progress_values(a.run) for a in batch if not a.created and not a.moved]),
+        (_UPDATE_BUSIER, [_busier_values(r) for r in busier]),
+        (_UPDATE_PROGRESS, [_progress_values(r) for r in going]),
         ("INSERT INTO log VALUES (?, ?, ?, ?, ?)", [r for a in batch for r in a.log]),
         (_PAYLOAD, [r for a in batch for r in a.payloads]),
         ("DELETE FROM timers WHERE workflow = ? AND id = ?", [r for a in batch for r in a.timers_gone]),
