@@ -65,10 +65,13 @@ def run(*, quick: bool) -> Iterator[Figure]:
 
 @dataclass(frozen=True)
 class _Start:
-    """One start. Seconds from the call of `docker start`, and from the exec of the server, to the first answer."""
+    """One start. Seconds from `docker start`, and from the exec of the server, to the first answer, and what
+    of that the server computed.
+    """
 
     call_s: float
     exec_s: float
+    cpu_s: float
     memory: Memory
     after_runs: Memory | None = None
 
@@ -83,7 +86,7 @@ def _in_containers(containers: _Containers, rounds: int) -> Iterator[Figure]:
     for name, bound in (("worker", 250.0), ("one cpu", None)):
         cpus = usual.cpus if name == "worker" else 1.0
         values = [start.exec_s * 1e3 for start in found[name]]
-        raw = {"runs": [round(each) for each in values]}
+        raw = {"runs": [round(each) for each in values], "cpu_ms": _cpu_ms(found[name])}
         yield Figure(f"worker, {cpus:g} CPU: exec to first answer", quantile(values, 0.5), "ms", bound, raw=raw)
     whole, floor = ([start.call_s * 1e3 for start in found[name]] for name in ("worker", "bare"))
     raw = {"runs": [round(each) for each in whole], "bare": [round(each) for each in floor]}
@@ -105,7 +108,7 @@ def _alone(rounds: int) -> Iterator[Figure]:
         with tempfile.TemporaryDirectory(prefix="bench-worker-", dir="/var/tmp") as folder:
             found.append(_process(Path(folder)))
     values = [start.exec_s * 1e3 for start in found]
-    raw = {"runs": [round(each) for each in values]}
+    raw = {"runs": [round(each) for each in values], "cpu_ms": _cpu_ms(found)}
     yield Figure("worker without a container: exec to first answer", quantile(values, 0.5), "ms", raw=raw)
     memory = [start.memory.private_dirty / _MB for start in found]
     yield Figure("worker without a container: private dirty, idle", quantile(memory, 0.5), "MB")
@@ -120,9 +123,9 @@ def _process(folder: Path) -> _Start:
     process = subprocess.Popen([sys.executable, "-m", "node.worker"], env=env, stderr=subprocess.DEVNULL)
     try:
         _answered("127.0.0.1", port)
-        took = time.perf_counter() - began
+        took, cpu_s = time.perf_counter() - began, _cpu_s(process.pid)
         time.sleep(IDLE_S)
-        return _Start(took, took, Memory.of(process.pid))
+        return _Start(took, took, cpu_s, Memory.of(process.pid))
     finally:
         process.terminate()
         process.wait(30)
@@ -169,15 +172,15 @@ class _Containers:
             _answered(address, PORT)
             call_s, at = time.perf_counter() - began, time.clock_gettime(time.CLOCK_BOOTTIME)
             pid = self._server(name)
-            exec_s = at - _began(pid)
+            exec_s, cpu_s = at - _began(pid), _cpu_s(pid)
             time.sleep(IDLE_S)
             memory = Memory.of(pid)
             if not runs:
-                return _Start(call_s, exec_s, memory)
+                return _Start(call_s, exec_s, cpu_s, memory)
             with contextlib.closing(http.client.HTTPConnection(address, PORT, timeout=30)) as connection:
                 for _ in range(runs):
                     httpsteps.one_run(connection, "")
-            return _Start(call_s, exec_s, memory, Memory.of(pid))
+            return _Start(call_s, exec_s, cpu_s, memory, Memory.of(pid))
         finally:
             self.runtime.remove(name)
 
@@ -215,6 +218,16 @@ def _bare_image(engine: Engine) -> None:
     client.api.commit(made["Id"], repository=repository, tag=tag)
     client.api.remove_container(made["Id"])
     client.close()
+
+
+def _cpu_ms(found: list[_Start]) -> list[int]:
+    return [round(start.cpu_s * 1e3) for start in found]
+
+
+def _cpu_s(pid: int) -> float:
+    """CPU seconds of a process so far, to the hundredth."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _began(pid: int) -> float:
