@@ -1,6 +1,7 @@
 """Workflows that a seed makes up: a tree of everything that the library offers, and the one workflow that walks it.
 
 Whatever is killed, a tree has one result: an activity answers by its arguments alone, and who wins a race is certain.
+A chancy tree asks for the same steps, each time with other numbers.
 """
 
 from __future__ import annotations
@@ -46,6 +47,13 @@ async def broken(name: str, before: int) -> int:
     raise ValueError(name)
 
 
+@activity
+async def drawn(name: str, before: int) -> int:
+    """Another result each time: whoever acts on one must act on the one that is recorded."""
+    effect(name, before)
+    return random.getrandbits(32)
+
+
 def mixed_up(name: str, before: int) -> int:
     """Another number for other arguments."""
     return int.from_bytes(hashlib.sha256(f"{name} {before}".encode()).digest()[:6], "big")
@@ -65,7 +73,7 @@ async def _walk(ctx: Context, node: Tree, before: int) -> int:
 
 
 async def _run(ctx: Context, before: int, which: str, name: str) -> int:
-    found = {"step": step, "threaded": threaded, "moody": moody}[which]
+    found = {"step": step, "threaded": threaded, "moody": moody, "drawn": drawn}[which]
     return await ctx.run(found, name, before)
 
 
@@ -154,10 +162,11 @@ _NODES: Final[dict[str, Callable[..., Any]]] = {
 
 
 class Grower:
-    """Makes trees up, from one source of chance."""
+    """Makes trees up, from one source of chance. `chancy` trees have activities with another result each time."""
 
-    def __init__(self, draw: random.Random) -> None:
+    def __init__(self, draw: random.Random, *, chancy: bool = False) -> None:
         self._draw = draw
+        self._chancy = chancy
         self._names = 0
 
     def tree(self, depth: int = 3) -> Tree:
@@ -179,7 +188,7 @@ class Grower:
             case "sleep":
                 return ["sleep", 0.001]
             case "step" | "threaded" | "moody" as activity:
-                return ["run", activity, self._name()]
+                return ["run", "drawn" if self._chancy and activity != "moody" else activity, self._name()]
             case leaf:
                 return [leaf, self._name()]
 

@@ -30,6 +30,7 @@ from tests.integration.workflow.writes import Counter, Fault, FaultyDisk
 
 RUNS = 24
 LONGEST_LIFE_S = 60.0
+TREES = ("tree", "chancy")  # the generated mix, the second with activities that draw
 REFUSED = 3  # the exit status of a life whose disk did not let it serve
 
 
@@ -106,8 +107,10 @@ async def serve(path: Path, names: list[str], runs: int, seed: int, bucket: Path
 
 async def _drive(engine: Engine, name: str, n: int, seed: int) -> None:
     run_id = f"{name}-{n}"
-    given: Any = {"tree": Grower(random.Random(f"{seed} {n}")).tree(), "before": n} if name == "tree" else n
-    await engine.start(name, given, run_id)
+    given: Any = n
+    if name in TREES:
+        given = {"tree": Grower(random.Random(f"{seed} {n}"), chancy=name == "chancy").tree(), "before": n}
+    await engine.start("tree" if name in TREES else name, given, run_id)
     if name == "waits" and not engine.get(run_id).closed:
         await engine.signal(run_id, "more", 100, signal_id="only")
     await engine.result(run_id)
