@@ -233,7 +233,8 @@ class Node:
             except (CustodyError, BucketError) as e:
                 log.warning("not in the new session yet", tenant=tenant.name, error=str(e))
                 await asyncio.sleep(1)
-        await tenant.killed()  # what is not held any more may still be dying, and must not be thawed
+        async with tenant.ousting:
+            pass  # what is not held any more may still be dying: until it is dead nothing may be thawed
 
     async def release(self) -> list[str]:
         """The node stops: every tenant down in order, side by side. Answers why some are not."""

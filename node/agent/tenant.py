@@ -55,7 +55,7 @@ class Tenant:
         self._task: asyncio.Task[None] | None = None
         self._settling: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ousting = asyncio.Lock()
+        self.ousting = asyncio.Lock()
         self.assigning = asyncio.Lock()
 
     # ---- what others tell it
@@ -110,7 +110,7 @@ class Tenant:
     async def ousted(self, reason: str = "owned_elsewhere", message: str = "") -> None:
         """Its prefix or its record is somebody else's: stop everything now, and the step under way before it starts
         more."""
-        async with self._ousting:
+        async with self.ousting:
             await self._halt()
             await self.walk.forget()
             await self._drop_settling()
@@ -124,11 +124,6 @@ class Tenant:
             self.actual = replace(self.actual, claimed=False, held=False, worker="")
             self._say("pending", reason, message or f"{self.name} belongs to another node now")
             self.poke()
-
-    async def killed(self) -> None:
-        """Wait until nothing runs here of what was found to be another node's: at once, if there is no such thing."""
-        async with self._ousting:
-            return
 
     def volume_stopped(self) -> None:
         """Its disk takes no more writes since this machine's was full: begin anew from the bucket, which has it all."""

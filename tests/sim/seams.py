@@ -264,6 +264,10 @@ def _nothing(*_: object, **__: object) -> None:
 
 
 def _table() -> Mapping[tuple[Any, str], Any]:
+    return {**_of_guard(), **_of_files(), **_of_agent(), **_of_controller()}
+
+
+def _of_guard() -> dict[tuple[Any, str], Any]:
     log = Log()
     return {
         (view, "boottime"): lambda: process().clock.now(),
@@ -293,6 +297,11 @@ def _table() -> Mapping[tuple[Any, str], Any]:
         (freezer, "processes"): lambda m: [],
         (freezer, "kill"): lambda m, **_: m.kill_all() or True,
         (cas, "new_nonce"): lambda: f"{world().number():032x}",
+    }
+
+
+def _of_files() -> dict[tuple[Any, str], Any]:
+    return {
         (marker, "read"): _read_marker,
         (marker, "write"): _write_marker,
         (volume, "newest_raw"): _newest_raw,
@@ -303,11 +312,17 @@ def _table() -> Mapping[tuple[Any, str], Any]:
         (volume, "is_empty"): lambda vol: volume_of(vol.data).empty,
         (volume, "flush"): _flush,
         (volume, "intact"): _intact,
-        (restore, "_new_stream"): _new_stream,
         (supervise, "_skipped"): _skipped,
         (garbage, "horizon"): _horizon,
         (look, "tempfile"): SimpleNamespace(TemporaryDirectory=_no_folder),
         (look, "filecmp"): SimpleNamespace(cmp=lambda *_, **__: False),
+    }
+
+
+def _of_agent() -> dict[tuple[Any, str], Any]:
+    log = Log()
+    return {
+        (restore, "_new_stream"): _new_stream,
         (settle, "_RETRY_S"): 0.5,
         (sidecar, "ControlSocket"): _socket,
         (sidecar, "write_config"): _nothing,
@@ -332,11 +347,17 @@ def _table() -> Mapping[tuple[Any, str], Any]:
         (node_module, "time"): _TIME,
         (node_module, "log"): log,
         (app, "log"): log,
+    }
+
+
+def _of_controller() -> dict[tuple[Any, str], Any]:
+    log = Log()
+    return {
         (leases, "log"): log,
         (leases, "time"): _TIME,
         (leases, "new_nonce"): lambda: f"{world().number():032x}",
         (bucket, "time"): _TIME,
-    }  # fmt: skip
+    }
 
 
 @contextmanager
