@@ -95,7 +95,7 @@ def _sleeping(rounds: int, count: int) -> Iterator[Figure]:
             found.append(_told("sleeping", "open", name, str(count + turn), now=time.time))
     ready = [one["ready_s"] * 1e3 for one in found]
     keys = ("import_s", "open_s", "first_start_s")
-    raw = {key.replace("_s", "_ms"): [round(one[key] * 1e3, 1) for one in found] for key in keys}
+    raw = {f"{key.removesuffix('_s')}_ms": [round(one[key] * 1e3, 1) for one in found] for key in keys}
     yield Figure(f"{count} sleeping, cold start: exec to ready", quantile(ready, 0.5), "ms", raw=raw)
     yield Figure(f"{count} sleeping: open() alone", quantile([one["open_s"] * 1e3 for one in found], 0.5), "ms")
     dirty = [one["after"]["private_dirty"] / _MIB for one in found]
