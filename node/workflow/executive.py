@@ -310,8 +310,11 @@ class Executive:
             if append.run.facts.schedule is not None:
                 self.on_scheduled_end(append.run.facts.schedule)
             return
-        self._dispatch(loaded)
-        self._advance(loaded) if loaded.inbox or loaded.beaten else self._settle(loaded)
+        if loaded.inbox or loaded.beaten:
+            self._dispatch(loaded)
+            self._advance(loaded)
+        else:
+            self._settle(loaded)
 
     def _count(self, append: Append, loaded: Loaded) -> None:
         self.stats.events += sum(len(part.log) for part in append.chain)
