@@ -17,6 +17,7 @@ from node.agent.custody.values import Claim
 from node.agent.plan import Actual, Step, crashed, failed, fingerprint, plan
 from node.agent.ports import Container, RuntimeFailed, Volume
 from node.agent.report import Board
+from node.agent.settling import Settling
 from node.agent.walk import NotHealthy, Parts, Walk, both
 from node.api import FENCES, Assignment, TenantReport
 from node.bucket.errors import BucketError
@@ -53,7 +54,7 @@ class Tenant:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._settling: asyncio.Task[None] | None = None
+        self._settling = Settling(name, self._settle, self._settled, self.ousted)
         self._tasks: set[asyncio.Task[None]] = set()
         self.ousting = asyncio.Lock()
         self.assigning = asyncio.Lock()
@@ -77,7 +78,7 @@ class Tenant:
 
     async def close(self) -> None:
         """End the task; containers stay as they are."""
-        for task in (self._task, self._settling):
+        for task in (self._task, self._settling.task):
             if task is not None:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -113,7 +114,7 @@ class Tenant:
         async with self.ousting:
             await self._halt()
             await self.walk.forget()
-            await self._drop_settling()
+            await self._settling.drop()
             while True:
                 try:
                     await self.walk.kill()
@@ -182,7 +183,7 @@ class Tenant:
                 back = {"rolled_back": True, "reason": "rolled_back"} if made_from != wanted else {}
                 self._report_up(want, **back)
         if claim.born:
-            self._settle_later(claim)
+            self._settling.begin(claim)
         self.poke()
 
     async def release_now(self) -> str:
@@ -236,7 +237,8 @@ class Tenant:
             await self.ousted()
             self._failed(want, "pending", e.reason, str(e))
         except (Lost, Damaged) as e:
-            await self._drop_settling()
+            self._board.update(self.name, epoch=self.walk.claim.epoch if self.walk.claim else 0)
+            await self._settling.drop()
             await self.walk.detach()
             self.actual = replace(self.actual, claimed=False, held=False, worker="", blocked_generation=want.generation)
             self._say("lost" if isinstance(e, Lost) else "damaged", e.reason, str(e), observed=want.generation)
@@ -291,8 +293,8 @@ class Tenant:
                 await self._up(want)
             case "worker":
                 await self.walk.resume()
-                if self._settling is None and self.walk.claim is not None:
-                    self._settle_later(self.walk.claim)  # at once, if it is settled
+                if self._settling.task is None and self.walk.claim is not None:
+                    self._settling.begin(self.walk.claim)  # at once, if it is settled
                 await self._start_worker(want)
             case "restart":
                 await self._restart(want)
@@ -349,7 +351,7 @@ class Tenant:
     async def _stream(self, claim: Claim) -> None:
         await self.walk.stream(claim)
         self.actual = replace(self.actual, held=True)
-        self._settle_later(claim)
+        self._settling.begin(claim)
 
     async def _start_worker(self, want: Assignment) -> None:
         await self.walk.respec(want)
@@ -396,7 +398,7 @@ class Tenant:
         if not leaving:
             await self.walk.unroute("stopping")
         await self.walk.drain()
-        await self._drop_settling()
+        await self._settling.drop()
         self.actual = replace(self.actual, worker="")
         await self.walk.quit_worker()
         if self.want is not None and not purge:
@@ -438,33 +440,11 @@ class Tenant:
         except (CustodyError, BucketError) as e:
             log.warning("generation not recorded", tenant=self.name, error=str(e))
 
-    def _settle_later(self, claim: Claim) -> None:
-        async def settle() -> None:
-            while True:
-                try:
-                    await self.walk.settle(claim, self._progress)
-                except OwnedElsewhere:
-                    await self.ousted()
-                except (CustodyError, BucketError) as e:
-                    log.warning("first snapshot not confirmed yet", tenant=self.name, error=str(e))
-                    await asyncio.sleep(1)
-                    continue
-                except Exception:
-                    log.exception("settling failed", tenant=self.name)
-                    await asyncio.sleep(1)
-                    continue
-                else:
-                    self._board.update(self.name, data_epoch=claim.epoch, warnings=self.walk.told(), progress=None)
-                return
+    async def _settle(self, claim: Claim) -> None:
+        await self.walk.settle(claim, self._progress)
 
-        self._settling = asyncio.create_task(settle(), name=f"settle-{self.name}")
-
-    async def _drop_settling(self) -> None:
-        task, self._settling = self._settling, None
-        if task is not None and task is not asyncio.current_task():
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+    def _settled(self, claim: Claim) -> None:
+        self._board.update(self.name, data_epoch=claim.epoch, warnings=self.walk.told(), progress=None)
 
     # ---- reports
 
