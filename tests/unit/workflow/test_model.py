@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -156,8 +157,14 @@ class Core(RuleBasedStateMachine):
             self.book.machine.close()
 
 
+class LongCore(Core):
+    """The same walks, more of them and longer."""
+
+
 Core.TestCase.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
+LongCore.TestCase.settings = settings(max_examples=2_000, stateful_step_count=40, deadline=None)
 TestCore = Core.TestCase
+TestLongCore = pytest.mark.long(pytest.mark.timeout(3600)(LongCore.TestCase))
 
 
 def walked(steps: list[Any]) -> Book:
