@@ -7,6 +7,7 @@ function, and what opens files, sockets and processes with an audit hook. Nothin
 from __future__ import annotations
 
 import datetime
+import gc
 import logging
 import os
 import random
@@ -67,7 +68,8 @@ class Sandbox:
 
     def run(self, step: Callable[[], T]) -> T:
         """What `step` returns. Raises Nondeterministic when it is strict and has caught something."""
-        before = sys.getprofile()
+        before, collects = sys.getprofile(), gc.isenabled()
+        gc.disable()  # what runs in a collection is not the author's doing, wherever it happens to begin
         _state.sandbox = self
         sys.setprofile(self._profile)
         try:
@@ -75,6 +77,8 @@ class Sandbox:
         finally:
             sys.setprofile(before)
             _state.sandbox = None
+            if collects:
+                gc.enable()
         if self._found is not None:
             found, self._found = self._found, None
             raise found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import logging
 import os
 import random
@@ -83,6 +84,26 @@ def test_what_is_the_same_on_every_replay_is_let_through(does: Callable[[], Any]
     sys.modules.pop("colorsys", None)
     book = Book(body(does))
     book.completed(1)
+    assert book.kinds[-1] == "timer_started"
+    book.machine.close()
+
+
+def test_a_collection_that_would_begin_in_a_step_is_not_the_authors_doing() -> None:
+    """Others' callbacks and finalizers run wherever a collection begins."""
+
+    def callback(_phase: str, _info: dict[str, int]) -> None:
+        time.time()
+
+    thresholds = gc.get_threshold()
+    book = Book(body(lambda: len([[n] for n in range(10_000)])))
+    gc.callbacks.append(callback)
+    try:
+        gc.set_threshold(1)
+        book.completed(1)
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(callback)
+    assert gc.isenabled()
     assert book.kinds[-1] == "timer_started"
     book.machine.close()
 
