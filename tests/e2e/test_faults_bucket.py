@@ -3,6 +3,7 @@ cannot be told apart from loss is said."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -179,7 +180,8 @@ def test_a_missing_object_is_found_and_what_can_be_had_instead_is_offered(weak: 
     ledger, keys = broken(weak, "gap")
     raw = [key for key in keys if "/0000/" in key]
     gap = raw[-3].rpartition("/")[2]
-    weak.delete(*(key for key in keys if key.endswith(gap)))
+    # Nor what a compaction made of it, if one came by while the rows were written.
+    weak.delete(*(key for key in keys if key.endswith(gap) or re.search("/000[1-8]/", key)))
     stays_down(weak, "gap", "damaged", f"{FILE} up to transaction")
     weak.box.fleet("restore", "gap", "--accept-data-loss", "-y")
     found = ledger.ids()
