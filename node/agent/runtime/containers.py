@@ -83,6 +83,11 @@ def worker(place: Place, spec: WorkerSpec, image_volumes: Iterable[str] = ()) ->
     return options
 
 
+def at(network: str, address: str) -> Options:
+    """What puts a worker at an address of its network."""
+    return {"NetworkingConfig": {"EndpointsConfig": {network: {"IPAMConfig": {"IPv4Address": address}}}}}
+
+
 def sidecar(place: Place, spec: SidecarSpec) -> Options:
     """The options of the container that replicates a tenant's files."""
     return _litestream(place, spec, "sidecar", ["replicate", "-config", f"{LITESTREAM_CONFIG}/litestream.yml"])

@@ -45,13 +45,14 @@ class DockerRuntime:
         self._client: docker.APIClient | None = None
         self._cgroups: cgroup.Cgroups | None = None
         self._bridges = network.bridges(fleet)
+        self._subnets: dict[str, str] = {}  # by bridge
 
     # ---- the node
 
     def ensure(self) -> None:
         """Networks, firewall, cgroup parent: made or mended. Call it again after the engine was restarted."""
         with self._doing("prepare the node") as api:
-            subnets = [s for bridge in (self._bridges.open, self._bridges.closed) for s in self._network(api, bridge)]
+            subnets = [self._network(api, bridge) for bridge in (self._bridges.open, self._bridges.closed)]
         firewall.ensure(self._bridges, subnets)
         groups.make(self.cgroups(), self.freezer())
 
@@ -61,8 +62,9 @@ class DockerRuntime:
             self.remove(found.name)
         with self._doing("remove the networks") as api:
             for bridge in (self._bridges.open, self._bridges.closed):
-                with contextlib.suppress(docker.errors.NotFound):
-                    api.remove_network(bridge.name)
+                for name in (bridge.name, network.probe(bridge, self.fleet)["name"]):
+                    with contextlib.suppress(docker.errors.NotFound):
+                        api.remove_network(name)
         firewall.remove(self._bridges)
         groups.remove(self.cgroups(), self.freezer())
 
@@ -246,24 +248,33 @@ class DockerRuntime:
         match spec:
             case WorkerSpec():
                 config = _image(api, spec.image).get("Config") or {}
-                return containers.worker(place, spec, config.get("Volumes") or ())
+                options = containers.worker(place, spec, config.get("Volumes") or ())
+                bridge = b.open if spec.egress else b.closed
+                return options | containers.at(bridge.name, self._free_address(api, bridge, spec.tenant))
             case SidecarSpec():
                 return containers.sidecar(place, spec)
             case JobSpec():
                 return containers.job(place, spec)
 
-    def _network(self, api: docker.APIClient, bridge: network.Bridge) -> list[str]:
-        """The network's ranges; it is made if it is not there."""
+    def _free_address(self, api: docker.APIClient, bridge: network.Bridge, tenant: str) -> str:
+        subnet = self._subnets.get(bridge.name) or self._network(api, bridge)
+        everybody = api.containers(all=True, filters={"label": f"{containers.FLEET}={self.fleet}"})
+        others = (c for c in everybody if c["Labels"].get(containers.TENANT) != tenant)
+        return network.address(subnet, tenant, {_address(c["NetworkSettings"]["Networks"]) for c in others})
+
+    def _network(self, api: docker.APIClient, bridge: network.Bridge) -> str:
+        """The network's range; it is made if it is not there."""
         try:
             found = api.inspect_network(bridge.name)
         except docker.errors.NotFound:
-            try:
-                api.create_network(**network.options(bridge, self.fleet))
-            except docker.errors.APIError as e:
-                if e.status_code not in (403, 409):  # another thread or agent made it just now
-                    raise
+            probe = network.probe(bridge, self.fleet)
+            _make_network(api, probe)
+            subnet = _subnet(api.inspect_network(probe["name"]))
+            api.remove_network(probe["name"])
+            _make_network(api, network.options(bridge, self.fleet, subnet))
             found = api.inspect_network(bridge.name)
-        return [config["Subnet"] for config in found["IPAM"]["Config"] or ()]
+        self._subnets[bridge.name] = _subnet(found)
+        return self._subnets[bridge.name]
 
     def _inspect(self, api: docker.APIClient, name: str) -> Container:
         found = api.inspect_container(name)
@@ -373,5 +384,19 @@ def _image(api: docker.APIClient, name: str) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", found)
 
 
+def _make_network(api: docker.APIClient, options: Mapping[str, Any]) -> None:
+    try:
+        api.create_network(**options)
+    except docker.errors.APIError as e:
+        if e.status_code not in (403, 409):  # another thread or agent made it just now
+            raise
+
+
+def _subnet(found: Mapping[str, Any]) -> str:
+    return str(found["IPAM"]["Config"][0]["Subnet"])
+
+
 def _address(networks: Mapping[str, Mapping[str, Any]]) -> str:
-    return next((n["IPAddress"] for n in networks.values() if n.get("IPAddress")), "")
+    """The address that a container has, or was given for when it runs."""
+    has = (n.get("IPAddress") or (n.get("IPAMConfig") or {}).get("IPv4Address") for n in networks.values())
+    return next((address for address in has if address), "")

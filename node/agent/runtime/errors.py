@@ -23,6 +23,7 @@ _MEANINGS = (
     ("cannot allocate memory", "no_memory", True),
     ("could not find an available", "no_address", True),
     ("no available ipv4 addresses", "no_address", True),
+    ("address already in use", "no_address", True),
     ("network", "network", True),
 )
 

@@ -19,7 +19,7 @@ import docker
 import pytest
 
 from node.agent.ports import Container, JobSpec, RuntimeFailed
-from node.agent.runtime import check, groups
+from node.agent.runtime import check, groups, network
 from node.agent.runtime.docker import DockerRuntime
 from tests.integration.runtime.conftest import Bench
 from tests.testbed.engine import Engine
@@ -70,6 +70,20 @@ def test_a_container_says_which_epoch_session_and_generation_it_is_of(bench: Ben
         3,
     )
     assert (found["beta"].role, found["beta"].address) == ("sidecar", "")
+
+
+def test_a_dead_containers_address_stays_its_tenants(
+    bench: Bench, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = network.address
+    monkeypatch.setattr(network, "address", lambda net, _, taken: address(net, "all wish for the same", taken))
+    before = bench.run(bench.worker("one", SLEEP))
+    engine.stop()  # all containers end; nobody has heard of it yet
+    engine.start()
+    bench.runtime.ensure()
+    other = bench.run(bench.worker("two", SLEEP))
+    assert other.address != before.address
+    assert bench.run(bench.worker("one", SLEEP)).address == before.address
 
 
 def test_two_fleets_on_one_engine_do_not_see_each_other(bench: Bench, engine: Engine) -> None:

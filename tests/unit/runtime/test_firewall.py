@@ -20,18 +20,19 @@ def test_names_fit_what_the_kernel_allows() -> None:
 
 
 def test_a_network_keeps_its_containers_apart_and_the_closed_one_leads_nowhere() -> None:
-    assert network.options(BRIDGES.closed, "fleet") == {
+    assert network.options(BRIDGES.closed, "fleet", "172.18.0.0/16") == {
         "name": "fleet-closed",
         "driver": "bridge",
         "internal": True,
         "check_duplicate": True,
         "labels": {"fleet.name": "fleet"},
+        "ipam": {"Driver": "default", "Config": [{"Subnet": "172.18.0.0/16"}]},
         "options": {
             "com.docker.network.bridge.name": "fl5eb2ce29c",
             "com.docker.network.bridge.enable_icc": "false",
         },
     }
-    assert network.options(BRIDGES.open, "fleet")["internal"] is False
+    assert network.options(BRIDGES.open, "fleet", "172.18.0.0/16")["internal"] is False
 
 
 def test_the_rules_drop_what_no_tenant_may_reach_and_let_replies_pass() -> None:
