@@ -32,6 +32,7 @@ from fleet.loop import Loop
 from fleet.metrics import Metrics
 from fleet.observe import Observer
 from fleet.poll import Pollers
+from fleet.shelf import Shelf
 from fleet.vault import Vault, ciphers
 from fleet.watch import Every, Watch
 from fleet.world import World
@@ -66,7 +67,8 @@ class Controller:
         self.bucket = Bucket(store)
         self.vault = Vault(self.bucket, settings.secrets_key)
         self.leader = Leadership(me or _me(settings), self.bucket, self.events)
-        self.desk = Desk(self.world, self.bucket, self.vault, self.events, self.leader.poke)
+        self.shelf = Shelf(self.world, self.bucket, self.events, self.leader.acts)
+        self.desk = Desk(self.world, self.bucket, self.vault, self.events, self.shelf, self.leader.poke)
         self.metrics = metrics
         self.observer = Observer(self.world, self.events, metrics, self.leader.acts)
         self.pollers = Pollers(self.world, self.events, settings.token[0].get_secret_value(), verify=_verify(settings))
@@ -82,6 +84,7 @@ class Controller:
         parts = Parts(
             world=self.world,
             desk=self.desk,
+            shelf=self.shelf,
             vault=self.vault,
             bucket=self.bucket,
             events=self.events,
@@ -137,6 +140,7 @@ class Controller:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.leader.run())
             group.create_task(self.index.run())
+            group.create_task(self.shelf.run())
             group.create_task(self.watch.run())
             group.create_task(self.loop.run())
 

@@ -12,6 +12,7 @@ from fleet.core import change
 from fleet.core.change import Refused
 from fleet.errors import Conflict, FleetError, Invalid, NotFound, OutcomeUnknown, Stale, Unavailable
 from fleet.events import Events
+from fleet.shelf import Shelf
 from fleet.vault import Vault
 from fleet.world import World
 from node.bucket import keys
@@ -65,7 +66,13 @@ class Desk:
     """Makes changes. After each the world knows the new spec, so that it is acted on at once."""
 
     def __init__(
-        self, world: World, bucket: Bucket, vault: Vault, events: Events, written: Callable[[], None] = lambda: None
+        self,
+        world: World,
+        bucket: Bucket,
+        vault: Vault,
+        events: Events,
+        shelf: Shelf,
+        written: Callable[[], None] = lambda: None,
     ) -> None:
         """`written` is called after each change that was made."""
         self._written = written
@@ -73,7 +80,7 @@ class Desk:
         self._bucket = bucket
         self._vault = vault
         self._events = events
-        self._apps: set[str] = set()
+        self._shelf = shelf
 
     def find(self, tenant: str) -> Spec:
         """A tenant's spec. Raises NotFound; Unavailable before everything is known."""
@@ -242,13 +249,8 @@ class Desk:
             self._world.set_spec(key, held, written=True)
 
     async def _app_exists(self, tenant: str, spec: TenantSpec) -> None:
-        if spec.app is None or spec.app in self._apps:
-            return
-        with translated(tenant):
-            size = await self._bucket.exists(keys.app(spec.app))
-        if size is None:
+        if spec.app is not None and await self._shelf.use(spec.app) is None:
             raise Invalid(f"the app {spec.app} is not in the bucket; upload it first", tenant=tenant, field="spec.app")
-        self._apps.add(spec.app)
 
 
 @contextlib.contextmanager

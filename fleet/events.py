@@ -14,7 +14,7 @@ import structlog
 
 Kind = Literal[
     "applied", "state", "rolled_back", "proven", "purged", "parked", "retry", "node", "behind", "warning", "record",
-    "failover", "leader", "gap",
+    "failover", "leader", "garbage", "gap",
 ]  # fmt: skip
 RING = 10_000
 

@@ -145,10 +145,10 @@ class GarbageRequest(Wire):
 
 
 class GarbageItem(Wire):
-    """One thing that may be garbage: an epoch in the bucket, what a zombie uploaded there, or a volume set aside on the
-    node. `goes`: it is deleted, or would be; `reason` is one token, `message` says it in words."""
+    """One thing that may be garbage: an epoch in the bucket, what a zombie uploaded there, a volume set aside on the
+    node, or an app archive. `goes`: it is deleted, or would be; `reason` is one token, `message` says it in words."""
 
-    kind: Literal["epoch", "orphans", "volume"]
+    kind: Literal["epoch", "orphans", "volume", "app"]
     name: str
     objects: int = 0
     size_bytes: int = 0

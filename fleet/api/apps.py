@@ -54,12 +54,8 @@ async def put_app(sha256: Sha256, p: P, request: Request, response: Response) ->
         path = FilePath(folder) / "app.tar.gz"
         size = await _receive(request, path, sha256)
         await asyncio.to_thread(apps.check, path)
-        with translated(None):
-            known = await p.bucket.exists(keys.app(sha256))
-            if known is None:
-                await p.bucket.put_file(keys.app(sha256), path)
-    if known is not None:
-        response.status_code = 200
+        if await p.shelf.put(sha256, path, size):
+            response.status_code = 200
     return AppView(sha256=sha256, size_bytes=size)
 
 

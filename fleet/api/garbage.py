@@ -1,4 +1,5 @@
-"""Collecting a tenant's garbage on request: its owner judges its epochs, every node the volumes it set aside."""
+"""Collecting garbage on request. Of a tenant its owner judges the epochs, every node the volumes that it set aside; app
+archives are everybody's, and this controller's to judge."""
 
 from __future__ import annotations
 
@@ -11,8 +12,10 @@ from fastapi import APIRouter, Query
 from fleet.api.problems import RESPONSES
 from fleet.api.tenants import P, Tenant
 from fleet.api.view import View
+from fleet.bucket import translated
+from fleet.core.shelf import WHY
 from fleet.errors import FleetError
-from node.api import GarbageReport
+from node.api import GarbageItem, GarbageReport
 
 router = APIRouter(responses=RESPONSES, tags=["tenants"])
 log = structlog.get_logger("fleet.api")
@@ -31,10 +34,34 @@ class GarbageView(View):
     silent: tuple[str, ...] = ()
 
 
+class AppsView(View):
+    """The app archives that no spec refers to, and what becomes of each."""
+
+    dry_run: bool
+    items: tuple[GarbageItem, ...]
+
+
+DryRun = Annotated[bool, Query(description="Say what would go, delete nothing.")]
+
+
+@router.post("/v1/gc", operation_id="collectApps")
+async def collect_apps(p: P, dry_run: DryRun = False) -> AppsView:
+    """Delete app archives that no spec has referred to for the retention."""
+    p.desk.all_known()
+    with translated(None):
+        fates = await p.shelf.collect(dry_run=dry_run)
+    items = (
+        GarbageItem(
+            kind="app", name=f"app {f.sha256[:12]}", objects=1, size_bytes=f.size_bytes, goes=f.goes, reason=f.why,
+            message=WHY[f.why],
+        )
+        for f in fates
+    )  # fmt: skip
+    return AppsView(dry_run=dry_run, items=tuple(items))
+
+
 @router.post("/v1/tenants/{tenant}/gc", operation_id="collectGarbage")
-async def collect(
-    tenant: Tenant, p: P, dry_run: Annotated[bool, Query(description="Say what would go, delete nothing.")] = False
-) -> GarbageView:
+async def collect(tenant: Tenant, p: P, dry_run: DryRun = False) -> GarbageView:
     """Delete what no restore of a retained moment needs: dead epochs, and volumes that were set aside."""
     p.desk.find(tenant)
     names = sorted(name for name, m in p.world.machines.items() if m.state != "gone" and name in p.agents)

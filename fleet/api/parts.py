@@ -19,6 +19,7 @@ from fleet.leader import Leadership
 from fleet.leases import Leases
 from fleet.metrics import Metrics
 from fleet.observe import Observer
+from fleet.shelf import Shelf
 from fleet.vault import Vault
 from fleet.world import World
 
@@ -29,6 +30,7 @@ class Parts:
 
     world: World
     desk: Desk
+    shelf: Shelf
     vault: Vault
     bucket: Bucket
     events: Events

@@ -13,8 +13,8 @@ from fleet.cli.main import Context, common
 from fleet.cli.output import Column, show, size
 
 ITEMS: tuple[Column, ...] = (
-    ("TENANT", lambda v: v["tenant"]),
-    ("NODE", lambda v: v["node"]),
+    ("TENANT", lambda v: v["tenant"] or "-"),
+    ("NODE", lambda v: v["node"] or "-"),
     ("WHAT", lambda v: v["name"]),
     ("SIZE", lambda v: size(v["size_bytes"])),
     ("FATE", lambda v: v["fate"]),
@@ -30,11 +30,16 @@ ITEMS: tuple[Column, ...] = (
 def gc(
     context: Context, /, tenants: tuple[str, ...], selector: tuple[str, ...], everything: bool, dry_run: bool
 ) -> None:
-    """Delete what no restore of a retained moment needs; nodes do so daily by themselves."""
+    """Delete what no restore of a retained moment needs, with --all also apps that no tenant uses; it goes by itself as
+    well: daily, and every six hours."""
     views = [
         context.client.call("POST", tenant_path(name, "gc"), query={"dry_run": "true" if dry_run else "false"})
         for name in select.names(context.client, tenants, selector, everything)
     ]
+    if everything:
+        apps = context.client.call("POST", "/v1/gc", query={"dry_run": "true" if dry_run else "false"})
+        # In the form of the others: it is nobody's, and no node has it.
+        views.append({"tenant": None, "owned": True, "silent": [], "nodes": [{"node": None, **apps}], **apps})
     if context.output == "json":
         show(views, context.output, ITEMS, name="tenant")
     else:
@@ -55,7 +60,10 @@ def _tell(context: Context, views: list[dict[str, Any]], *, dry_run: bool) -> No
     items = [item for view in views for report in view["nodes"] for item in report["items"] if item["goes"]]
     verb = "would go" if dry_run else "went"
     total = size(sum(item["size_bytes"] for item in items))
-    context.talk(f"{len(items)} epochs and volumes of {len(views)} tenants {verb}: {total}")
+    apps = sum(item["kind"] == "app" for item in items)
+    tenants = sum(view["tenant"] is not None for view in views)
+    also = f", {apps} unused apps" if apps else ""
+    context.talk(f"{len(items) - apps} epochs and volumes of {tenants} tenants{also} {verb}: {total}")
     unowned = [view["tenant"] for view in views if not view["owned"]]
     if unowned:
         context.talk(f"no node has these settled, so their epochs stay: {', '.join(unowned)}")

@@ -8,10 +8,13 @@ FLEET = "fleet.json"
 LEADER = "controllers/leader.json"
 CORDONS = "controllers/cordons.json"
 INDEX = "controllers/index.json.gz"
+UNUSED = "controllers/unused.json"
 NODES = "nodes/"
 SPECS = "specs/"
 OWNERS = "owners/"
+APPS = "apps/"
 
+_APP = re.compile(r"apps/([0-9a-f]{64})\.tar\.gz")
 TENANT_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -52,7 +55,13 @@ def secret(tenant: str, name: str) -> str:
 
 def app(sha256: str) -> str:
     """App code with its locked dependencies, by content."""
-    return f"apps/{sha256}.tar.gz"
+    return f"{APPS}{sha256}.tar.gz"
+
+
+def app_of(key: str) -> str | None:
+    """The SHA-256 that an app's key names, None for another key."""
+    found = _APP.fullmatch(key)
+    return found[1] if found else None
 
 
 def tenant_data(tenant: str) -> str:

@@ -213,3 +213,11 @@ class Cordons(Record):
     """`controllers/cordons.json`: machines that an operator closed, by name. A lease is its machine's own."""
 
     nodes: dict[str, Cordon] = {}
+
+
+class Unused(Record):
+    """`controllers/unused.json`: app archives that no spec refers to. `apps` says since when (unix time); `going` are
+    those that are being deleted: nobody may begin to use one of them before it is out of the record again."""
+
+    apps: dict[str, float] = {}
+    going: tuple[str, ...] = ()
