@@ -190,7 +190,7 @@ class Gateway:
         """Requests go there."""
         self._routes[tenant] = route.address
 
-    def hold(self, tenant: str) -> None:
+    def hold(self, tenant: str, *, leaving: bool = False) -> None:
         """Requests wait: here they get no answer."""
         self._routes.pop(tenant, None)
 
