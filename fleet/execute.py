@@ -85,7 +85,10 @@ class Executor:
         return asyncio.get_running_loop().time() >= failing.until
 
     def start(self, tenant: str, actions: Sequence[Action]) -> None:
-        """Begin a tenant's actions."""
+        """Begin a tenant's actions. What is to be sent counts at once: others are looked at before it is answered."""
+        for action in actions:
+            if isinstance(action, Assign):
+                self._world.mark_sending(tenant, self._sent(action))
         self._tasks[tenant] = asyncio.create_task(self._run(tenant, tuple(actions)), name=f"act:{tenant}")
 
     async def close(self) -> None:
@@ -105,6 +108,7 @@ class Executor:
             failure: FleetError | None = None
         except Outdated:
             failure = None
+            self._world.not_sent(tenant)
         except FleetError as e:
             failure = e
         except Exception as e:
@@ -128,6 +132,8 @@ class Executor:
         generation = spec.generation if spec is not None else 0
         before = self._failing.get(tenant)
         count = before.count + 1 if before is not None and before.generation == generation else 1
+        if isinstance(error, AgentRefused | NotFound | Conflict | Invalid):
+            self._world.not_sent(tenant)  # after anything else it may have come through
         wait_s = min(LONGEST_S, FIRST_S * 2.0 ** min(count - 1, 16)) * (0.5 + self._draw() / 2)
         loop = asyncio.get_running_loop()
         self._failing[tenant] = _Failing(generation, count, loop.time() + wait_s, node)
@@ -163,10 +169,12 @@ class Executor:
         agent = self._agent(action.node, action.tenant)
         async with self._slot(action.node):
             report = await agent.assign(assignment)
-        sent = Sent(action.node, action.session, action.generation, action.want, self._world.clock(), action.move)
-        self._world.mark_sent(action.tenant, sent)
+        self._world.mark_sent(action.tenant, self._sent(action))
         self._world.set_report(action.node, report)
         asyncio.get_running_loop().call_later(RESEND_S + 0.1, self._world.touch, action.tenant)
+
+    def _sent(self, action: Assign) -> Sent:
+        return Sent(action.node, action.session, action.generation, action.want, self._world.clock(), action.move)
 
     async def _assignment(self, spec: Spec, action: Assign) -> Assignment:
         up = action.want == "up"

@@ -29,6 +29,7 @@ class World:
         self.nodes: dict[str, NodeReport] = {}
         self.reports: dict[str, dict[str, TenantReport]] = {}
         self.sent: dict[str, Sent] = {}
+        self.sending: dict[str, Sent] = {}
         self.emptied: dict[str, int] = {}
         self.notes: dict[str, tuple[str, str]] = {}
         self.rollbacks: dict[str, str] = {}
@@ -43,7 +44,7 @@ class World:
         self.loaded = False
         self.at_start: frozenset[str] = frozenset()
         self.on_dirty: Callable[[], None] = lambda: None
-        self.is_ = Is(self.machines, self.owners, self.reports, self.sent, self.emptied)
+        self.is_ = Is(self.machines, self.owners, self.reports, self.sent, self.emptied, self.sending)
         self._waiters: dict[str, set[asyncio.Event]] = {}
 
     def touch(self, *tenants: str) -> None:
@@ -72,6 +73,7 @@ class World:
         if old is None or old.generation != held.record.generation:
             self.notes.pop(held.record.tenant, None)
             self.emptied.pop(held.record.tenant, None)
+            self.sending.pop(held.record.tenant, None)
         self.touch(held.record.tenant)
 
     def set_owner(self, key: str, held: Held[Owner]) -> None:
@@ -132,8 +134,17 @@ class World:
             (self.overdue.add if overdue else self.overdue.discard)(node)
             self._refresh(node)
 
+    def mark_sending(self, tenant: str, sent: Sent) -> None:
+        """An agent is being told: from now on it may know."""
+        self.sending[tenant] = sent
+
+    def not_sent(self, tenant: str) -> None:
+        """What was begun never reached an agent, or the agent refused it."""
+        self.sending.pop(tenant, None)
+
     def mark_sent(self, tenant: str, sent: Sent) -> None:
         """An agent acknowledged an assignment."""
+        self.sending.pop(tenant, None)
         self.sent[tenant] = sent
         self.notes.pop(tenant, None)
 
@@ -166,9 +177,10 @@ class World:
 
     def _forget_sent(self, node: str) -> None:
         """An agent that was away may have forgotten what it was told: it is told again."""
-        for tenant in [t for t, sent in self.sent.items() if sent.node == node]:
-            del self.sent[tenant]
-            self.touch(tenant)
+        for told in (self.sent, self.sending):
+            for tenant in [t for t, sent in told.items() if sent.node == node]:
+                del told[tenant]
+                self.touch(tenant)
 
     def _refresh(self, node: str) -> None:
         lease = self.leases.get(node)

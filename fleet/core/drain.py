@@ -63,7 +63,7 @@ class Turns:
     def _of(self, node: str) -> set[str]:
         if self._off is None:
             self._off = {}
-            for tenant, sent in self._is.sent.items():
+            for tenant, sent in {**self._is.sent, **self._is.sending}.items():
                 spec = self._should.get(tenant)
                 if sent.move is None or spec is None or not under_way(spec, evidence(tenant, self._is), sent):
                     continue
@@ -90,7 +90,7 @@ def leaving(node: str, should: Mapping[str, Spec], is_: Is) -> tuple[Leaving, ..
     rooms = Rooms(should, is_)
     found = []
     for tenant in sorted(should):
-        spec, sent = should[tenant], is_.sent.get(tenant)
+        spec, sent = should[tenant], is_.told(tenant)
         if spec.want != "up":
             continue
         seen = evidence(tenant, is_)

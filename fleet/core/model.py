@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from node.api import TenantReport, TenantState
@@ -80,7 +80,10 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Is:
-    """Everything that is known, by tenant or by node. Read-only views; nothing is copied for a pass."""
+    """Everything that is known, by tenant or by node. Read-only views; nothing is copied for a pass.
+
+    `sending` are assignments that may have reached a node, by tenant: no answer came yet, or none came in time.
+    """
 
     machines: Mapping[str, Machine]
     owners: Mapping[str, Owner]
@@ -88,6 +91,11 @@ class Is:
     sent: Mapping[str, Sent]
     # A purge that found nothing left: tenant → epoch.
     emptied: Mapping[str, int]
+    sending: Mapping[str, Sent] = field(default_factory=dict)
+
+    def told(self, tenant: str) -> Sent | None:
+        """The last assignment that a node may know of."""
+        return self.sending.get(tenant) or self.sent.get(tenant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +201,7 @@ def holding(is_: Is, should: Mapping[str, Spec]) -> Iterator[tuple[str, str]]:
         seen = evidence(tenant, is_)
         if seen.hold in ("live", "away") and seen.node is not None:
             yield tenant, seen.node
-        sent = is_.sent.get(tenant)
+        sent = is_.told(tenant)
         if sent is None:
             continue
         if seen.hold in ("none", "over") and sent.want == "up":

@@ -17,8 +17,8 @@ RESEND_S = 5.0
 
 
 def reconcile(should: Mapping[str, Spec], is_: Is, now: float, only: Iterable[str] | None = None) -> tuple[Action, ...]:
-    """Everything to do now, in order for each tenant. `only` limits it to these tenants. `now` is unix time, the same
-    clock as `Sent.at` and `Spec.purge_after`."""
+    """Everything to do now, in order for each tenant. `only` limits it to these tenants: those that nothing is being
+    sent for. `now` is unix time, the same clock as `Sent.at` and `Spec.purge_after`."""
     rooms, turns = Rooms(should, is_), Turns(should, is_)
     actions: list[Action] = []
     for tenant in should if only is None else only:
@@ -78,7 +78,7 @@ def _drained(spec: Spec, seen: Evidence, node: str, is_: Is, rooms: Rooms, turns
     machine = is_.machines.get(node)
     if machine is None or not machine.drain:
         return None
-    if (move := begun(spec, node, is_.sent.get(spec.tenant))) is not None:
+    if (move := begun(spec, node, is_.told(spec.tenant))) is not None:
         return move
     if not turns.free(node, machine.drain):
         return None
@@ -147,13 +147,14 @@ def _placed(spec: Spec, want: Want, seen: Evidence, is_: Is, now: float, rooms: 
 
 
 def _assign(spec: Spec, node: str, want: Want, is_: Is, now: float, move: Move | None = None) -> tuple[Action, ...]:
-    """Tell the node, unless it was told: the same session, generation and wish, and it reports on the tenant."""
+    """Tell the node, unless it was told: the same session, generation and wish, and it reports on the tenant. What got
+    no answer is told again, whatever it was."""
     machine = is_.machines.get(node)
     if machine is None or not machine.reachable:
         return ()
     assign = Assign(spec.tenant, node, machine.session, spec.generation, want, move)
     sent = is_.sent.get(spec.tenant)
-    if sent is None or _differs(sent, assign):
+    if sent is None or spec.tenant in is_.sending or _differs(sent, assign):
         return (assign,)
     report = is_.reports.get(spec.tenant, {}).get(node)
     silent = report is None or (want == "up" and report.state not in HOLDING and report.state != "pending")

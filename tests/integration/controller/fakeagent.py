@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
@@ -23,10 +24,13 @@ from node.bucket.records import Capacity, Lease, Owner
 from node.bucket.store import Store
 
 CAPACITY = Capacity(memory_bytes=64 << 30, cpus=64.0, disk_bytes=1 << 40)
+# Longer than a tenant of the slowest test takes to leave and to arrive.
+SLOW_S = 1.0
 
 
 class FakeAgent:
-    """One node. `behaviour` maps a tenant to `bad` (never healthy), `refuse` (409), `hang` (never answers)."""
+    """One node. `behaviour` maps a tenant to `bad` (never healthy), `refuse` (409), `hang` (never answers), `slow`
+    (does it at once and answers later). `heard` is called with each assignment as it comes in."""
 
     def __init__(
         self, node, store: Store, *, token, step_s=0.0, capacity=CAPACITY, ttl_s=15.0, margin_s=3.0, labels=None
@@ -39,6 +43,7 @@ class FakeAgent:
         self.bad_images: set[str] = set()
         self.reports: dict[str, TenantReport] = {}
         self.assigned: list[Assignment] = []
+        self.heard: Callable[[Assignment], None] = lambda want: None
         self.wants: dict[str, str] = {}
         self.purged: list[str] = []
         self._changed = asyncio.Event()
@@ -182,6 +187,7 @@ class FakeAgent:
             raise HTTPException(409, "refused")
         before = self.wants.get(tenant)
         self.assigned.append(want)
+        self.heard(want)
         self.wants[tenant] = want.want
         if tenant not in self.reports:
             self.report(tenant)
@@ -196,6 +202,8 @@ class FakeAgent:
                 await self._walk(want)
 
             self._tasks[tenant] = asyncio.create_task(after())
+        if behaviour == "slow":
+            await asyncio.sleep(SLOW_S)
         return self.reports[tenant]
 
     def _build(self):

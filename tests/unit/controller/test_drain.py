@@ -73,6 +73,30 @@ def test_the_next_waits_until_the_one_before_runs_elsewhere():
     assert actions(should, is_) == (Assign("b", "n1", 1, 1, "down", move),)
 
 
+def test_one_that_is_just_being_told_to_leave_has_its_turn_and_its_place():
+    two = replace(DRAINED, drain=2)
+    should, is_ = fleet([DRAINED, N2])
+    is_ = replace(is_, sending=sent_to("n1", "a", want="down", move=Move("n1", "n2")))
+    assert reconcile(should, is_, NOW, only=["b", "c"]) == ()
+    assert [one.stage for one in leaving("n1", should, is_)] == ["moving", "waiting", "waiting"]
+    assert [a.tenant for a in reconcile(should, replace(is_, machines={"n1": two, "n2": N2}), NOW, only="bc")] == ["b"]
+    small = machine("n2", capacity=N2.capacity.model_copy(update={"memory_bytes": 200 << 20}))
+    assert reconcile(should, replace(is_, machines={"n1": two, "n2": small}), NOW, only="bc") == ()
+
+
+def test_one_that_was_told_without_an_answer_keeps_its_turn_and_is_told_again():
+    move = Move("n1", "n2")
+    should, is_ = fleet([DRAINED, N2])
+    is_ = replace(is_, sending=sent_to("n1", "a", want="down", move=move))
+    assert actions(should, is_) == (Assign("a", "n1", 1, 1, "down", move),)
+
+
+def test_one_that_was_told_to_leave_without_an_answer_is_told_to_stay_when_the_drain_ends():
+    should, is_ = fleet([machine("n1"), N2])
+    is_ = replace(is_, sending=sent_to("n1", "a", want="down", move=Move("n1", "n2")))
+    assert actions(should, is_) == (Assign("a", "n1", 1, 1, "up"),)
+
+
 def test_one_that_was_well_and_fails_where_it_went_keeps_its_turn():
     move = Move("n1", "n2")
     should, is_ = fleet([DRAINED, N2], sent_to("n2", "a", move=move), reports=up_at("n1", "b", "c"))
@@ -171,7 +195,7 @@ class _Agents:
             "n2": machine("n2", capacity=N2.capacity.model_copy(update={"memory_bytes": room * (128 << 20)})),
         }
         self.at = dict.fromkeys(tenants, ("n1", "running", 1))
-        self.sent, self.unconfirmed = {}, unconfirmed
+        self.sent, self.sending, self.unconfirmed = {}, {}, unconfirmed
 
     def is_(self):
         held = {"running": "running", "starting": "claimed", "stopping": "running", "released": "released"}
@@ -183,12 +207,20 @@ class _Agents:
                 for t, (n, s, e) in self.at.items()
             ],
             self.sent,
+            sending=self.sending,
         )
 
-    def told(self, action):
+    def told(self, action, *, arrives=True, answered=True):
         if isinstance(action, MarkProven):
             return
-        self.sent[action.tenant] = Sent(action.node, 1, 1, action.want, NOW, action.move)
+        sent = Sent(action.node, 1, 1, action.want, NOW, action.move)
+        if answered:
+            self.sending.pop(action.tenant, None)
+            self.sent[action.tenant] = sent
+        else:
+            self.sending[action.tenant] = sent
+        if not (arrives or answered):
+            return
         node, state, epoch = self.at[action.tenant]
         if action.want == "down":
             self.at[action.tenant] = (node, "stopping", epoch)
@@ -212,8 +244,9 @@ def test_a_drain_never_has_more_under_way_than_it_may_and_ends_with_nobody_who_c
     unconfirmed = set(data.draw(st.lists(st.sampled_from(tenants), max_size=at_once - 1, unique=True)))
     agents = _Agents(tenants, at_once, room, unconfirmed)
     for _ in range(60):
-        for action in reconcile(agents.should, agents.is_(), NOW):
-            agents.told(action)
+        busy = set(data.draw(st.lists(st.sampled_from(tenants), unique=True)))  # no answer yet
+        for action in reconcile(agents.should, agents.is_(), NOW, only=[t for t in tenants if t not in busy]):
+            agents.told(action, arrives=data.draw(st.booleans()), answered=data.draw(st.booleans()))
         away = [t for t, (_, state, _) in agents.at.items() if state != "running"]
         assert len(away) <= at_once
         assert sum(node == "n2" or state == "released" for node, state, _ in agents.at.values()) <= room

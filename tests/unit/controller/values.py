@@ -49,7 +49,7 @@ def sent(node="n1", session=1, generation=1, want="up", at=NOW):
     return Sent(node, session, generation, want, at)
 
 
-def world(machines=(), owners=(), reports=(), sent=None, emptied=None):
+def world(machines=(), owners=(), reports=(), sent=None, emptied=None, sending=None):
     """`reports` are (node, report) pairs."""
     by_tenant: dict = {}
     for node, one in reports:
@@ -60,4 +60,5 @@ def world(machines=(), owners=(), reports=(), sent=None, emptied=None):
         reports=by_tenant,
         sent=sent or {},
         emptied=emptied or {},
+        sending=sending or {},
     )
