@@ -8,6 +8,7 @@ import contextlib
 import logging
 import ssl
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from fleet.api.build import build
 from fleet.api.parts import Parts
 from fleet.bucket import Bucket
 from fleet.cordons import Cordoner
+from fleet.core.drain import leaving
 from fleet.core.leading import Me
 from fleet.core.model import MachineState, machine_state
 from fleet.desk import Desk
@@ -109,6 +111,9 @@ class Controller:
         self.metrics.states("fleet_tenants", "Tenants by state.", states, self.observer.counts)
         known = MachineState.__args__  # type: ignore[attr-defined] # a Literal's own list of values
         self.metrics.states("fleet_nodes", "Machines by state.", known, self._nodes)
+        stages = "Tenants that a drain has still to move, by how far they are."
+        self.metrics.states("fleet_leaving_tenants", stages, ("waiting", "moving", "stuck"), self._leaving, "stage")
+        self.metrics.acts.set_function(lambda: float(self.leader.acts()))
 
     def _nodes(self) -> dict[str, int]:
         counts: dict[str, int] = {}
@@ -116,6 +121,11 @@ class Controller:
             state = machine_state(machine)
             counts[state] = counts.get(state, 0) + 1
         return counts
+
+    def _leaving(self) -> dict[str, int]:
+        world = self.world
+        drained = [name for name, machine in world.machines.items() if machine.drain]
+        return Counter(one.stage for name in drained for one in leaving(name, world.specs, world.is_))
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:

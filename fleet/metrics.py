@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -16,11 +16,13 @@ FAST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
 class _States(Collector):
     """Gauges by state, computed at the scrape. States without a member are 0, so that an alert sees them return."""
 
-    def __init__(self, name: str, text: str, known: Iterable[str], counts: Callable[[], Mapping[str, int]]) -> None:
-        self._name, self._text, self._known, self._counts = name, text, tuple(known), counts
+    def __init__(
+        self, name: str, text: str, known: Iterable[str], counts: Callable[[], Mapping[str, int]], label: str
+    ) -> None:
+        self._name, self._text, self._known, self._counts, self._label = name, text, tuple(known), counts, label
 
     def collect(self) -> Iterable[Metric]:
-        family = GaugeMetricFamily(self._name, self._text, labels=["state"])
+        family = GaugeMetricFamily(self._name, self._text, labels=[self._label])
         counts = self._counts()
         for state in self._known:
             family.add_metric([state], counts.get(state, 0))
@@ -51,6 +53,11 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self.acts = Gauge(
+            "fleet_controller_acts",
+            "Whether this controller is the one that acts: 1 or 0. The others answer, and take over.",
+            registry=self.registry,
+        )
         self.reconcile_duration = Histogram(
             "fleet_reconcile_duration_seconds",
             "Seconds of one reconcile pass.",
@@ -71,9 +78,11 @@ class Metrics:
             registry=self.registry,
         )
 
-    def states(self, name: str, text: str, known: Iterable[str], counts: Callable[[], Mapping[str, int]]) -> None:
+    def states(
+        self, name: str, text: str, known: Iterable[str], counts: Callable[[], Mapping[str, int]], label: str = "state"
+    ) -> None:
         """Register gauges by state."""
-        self.registry.register(_States(name, text, known, counts))
+        self.registry.register(_States(name, text, known, counts, label))
 
     def bucket_request(self, operation: str, seconds: float, code: str | None) -> None:
         """Observe one request: what the store's adapter calls. Safe from any thread."""

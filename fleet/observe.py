@@ -142,6 +142,8 @@ class Observer:
         self._finish(running, "failed" if now.state in ("failed", "lost", "damaged") else "done")
 
     def _finish(self, operation: _Operation, outcome: str) -> None:
+        if not self._acts():  # every controller sees it end: counted once
+            return
         self._metrics.operations.labels(operation.kind, outcome).inc()
         took = max(0.0, self._world.clock() - operation.began)
         self._metrics.operation_duration.labels(operation.kind).observe(took)

@@ -23,6 +23,12 @@ PAGED = {
     "lease about to run out": "FleetLeaseRunningOut",
     "disk filling": "FleetDiskFilling",
     "bucket errors": "FleetBucketErrors",
+    "a node that does not answer": "FleetNodeSilent",
+    "a node that froze its tenants": "FleetFenced",
+    "a node that cannot be changed": "FleetNodeNotReady",
+    "no room": "FleetTenantsWithoutNode",
+    "nobody who acts": "FleetNobodyActs",
+    "a log that is not guarded": "FleetLogUnguarded",
 }
 METRIC = re.compile(r"\bfleet_[a-z_]+")
 

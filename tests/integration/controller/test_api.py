@@ -289,6 +289,8 @@ def test_metrics_count_tenants_nodes_and_operations(fleet):
     for line in (
         'fleet_tenants{state="running"} 1.0',
         'fleet_nodes{state="ready"} 1.0',
+        'fleet_leaving_tenants{stage="stuck"} 0.0',
+        "fleet_controller_acts 1.0",
         'fleet_operations_total{operation="up",outcome="done"} 1.0',
         'fleet_operation_duration_seconds_count{operation="up"} 1.0',
         "# TYPE fleet_failovers_total counter",

@@ -66,6 +66,17 @@ def test_the_first_acts_and_both_say_who(machines):
         assert (leader_of(a), leader_of(b)) == ("a", "a")
 
 
+def test_an_operation_is_counted_once_and_the_metrics_say_who_acts(machines):
+    with controllers(machines) as (a, b):
+        assert a.up("acme").json()["state"] == "running"
+        b.until(lambda: b.client.get("/v1/tenants/acme").status_code == 200 and b.get("acme")["state"] == "running")
+        ones = [one.client.get("/metrics").text for one in (a, b)]
+        done = 'fleet_operations_total{operation="up",outcome="done"}'
+        assert [done in text for text in ones] == [True, False]
+        assert ["fleet_controller_acts 1.0" in text for text in ones] == [True, False]
+        assert ["fleet_controller_acts 0.0" in text for text in ones] == [False, True]
+
+
 def test_the_next_takes_over_at_once_from_one_that_left_in_order(machines):
     with controllers(machines) as (a, b):
         a.up("acme")
