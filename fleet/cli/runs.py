@@ -102,7 +102,7 @@ def _started(context: Context, run: dict[str, Any]) -> None:
 
 
 def _result(server: Client, run_id: str, tenant: str) -> dict[str, Any]:
-    """Long poll until it has ended; a worker that restarts meanwhile is asked again."""
+    """Long poll until it has ended; one that goes on as new is followed, a worker that restarts meanwhile asked again."""
     missed = 0
     while True:
         try:
@@ -115,7 +115,9 @@ def _result(server: Client, run_id: str, tenant: str) -> dict[str, Any]:
                 raise CliError(f"{tenant}: run {run_id} goes on, but its result is not known: {e}", UNKNOWN) from None
             continue
         missed = 0
-        if view["state"] not in ("queued", "running"):
+        if view["state"] == "continued" and view.get("continued_to"):
+            run_id = view["continued_to"]
+        elif view["state"] not in ("queued", "running"):
             return view
 
 
