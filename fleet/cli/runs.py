@@ -102,7 +102,7 @@ def _started(context: Context, run: dict[str, Any]) -> None:
 
 
 def _result(server: Client, run_id: str, tenant: str) -> dict[str, Any]:
-    """Long poll until it has ended; one that goes on as new is followed, a worker that restarts meanwhile asked again."""
+    """Long poll until it has ended. One that goes on as new is followed; a worker that restarts is asked again."""
     missed = 0
     while True:
         try:
