@@ -129,7 +129,7 @@ class Custody:
             await sidecar.start(self._ctx, held, held.volume, held.uid)
 
     async def _take_back(self, held: HeldTenant) -> None:
-        if held.pending is not None:
+        if held.pending is not None or held.owner.record.state not in ("claimed", "running"):
             await write_owner(self._ctx, held, state="running" if held.claim.settled else "claimed")
         if held.sidecar is None and held.volume is not None:
             await restoring.reopen(self._ctx, held.volume)

@@ -45,8 +45,7 @@ async def _still_ours(ctx: Context, t: HeldTenant) -> None:
         raise ousted(t.tenant, None, t.claim.epoch) from None
     except BucketError as e:
         raise Unconfirmed(t.tenant, f"{t.tenant}: whether it is still ours is not known: {e}") from e
-    if found.etag == t.owner.etag:
-        return  # our own last write, which says so
-    owner = Owner.decode(found.body, key=found.key)
+    ours = found.etag == t.owner.etag  # our own last write: it names us
+    owner = t.owner.record if ours else Owner.decode(found.body, key=found.key)
     if not names(ctx.me, owner, t.claim.epoch) or owner.state != "running" or owner.data_epoch != t.claim.epoch:
         raise ousted(t.tenant, owner, t.claim.epoch)
