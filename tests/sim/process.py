@@ -44,9 +44,23 @@ class Call:
 
 
 class Thread(greenlet.greenlet):  # type: ignore[misc] # it has no types
-    """A blocking call in progress."""
+    """Makes one blocking call after the other, as a pool's thread does; one whose process died is dropped."""
 
     process: Process
+    work: Callable[[], None]
+
+    def run(self) -> None:
+        """Wait for the next call once one is done."""
+        while True:
+            self.work()
+            del self.work
+            _idle.append(self)
+            self.parent.switch()
+
+
+_idle: list[Thread] = []
+_turning: Process | None = None
+_told: Process | None = None
 
 
 class Process(asyncio.BaseEventLoop):
@@ -89,11 +103,7 @@ class Process(asyncio.BaseEventLoop):
             if self.alive and not task.cancelled() and (error := task.exception()) is not None:
                 self._failed(self.name, error)
 
-        events._set_running_loop(self)
-        try:
-            self.create_task(main).add_done_callback(ended)
-        finally:
-            events._set_running_loop(None)
+        self.create_task(main).add_done_callback(ended)
 
     # ---- what asyncio asks of a loop
 
@@ -155,7 +165,7 @@ class Process(asyncio.BaseEventLoop):
     def spawn(self, func: Callable[..., T], args: tuple[Any, ...], future: asyncio.Future[T] | None) -> None:
         """Run a blocking call beside everything else."""
 
-        def run() -> None:
+        def work() -> None:
             try:
                 result = func(*args)
             except greenlet.GreenletExit:
@@ -170,8 +180,8 @@ class Process(asyncio.BaseEventLoop):
                     future.set_result(result)
             self._kept.pop(id(thread), None)
 
-        thread = Thread(run)
-        thread.process = self
+        thread = _idle.pop() if _idle else Thread()
+        thread.process, thread.work = self, work
         self._kept[id(thread)] = thread
         thread.switch()
 
@@ -207,7 +217,7 @@ class Process(asyncio.BaseEventLoop):
         if not self.alive or self.paused:
             return
         ready = self._ready
-        events._set_running_loop(self)
+        _enter(self)
         try:
             for _ in range(_TURNS):
                 if not ready or not self.alive or self.paused:
@@ -221,7 +231,28 @@ class Process(asyncio.BaseEventLoop):
                     due.call(*due.args)
             raise RuntimeError(f"{self.name} turns without end")
         finally:
-            events._set_running_loop(None)
+            _leave()
+
+
+def _enter(turning: Process) -> None:
+    """Asyncio is told only of another one than before: it asks the kernel for a process id each time."""
+    global _turning, _told
+    _turning = turning
+    if _told is not turning:
+        _told = turning
+        events._set_running_loop(turning)
+
+
+def _leave() -> None:
+    global _turning
+    _turning = None
+
+
+def over() -> None:
+    """No process turns any more."""
+    global _told
+    _told = None
+    events._set_running_loop(None)
 
 
 def process() -> Process:
@@ -229,9 +260,8 @@ def process() -> Process:
     current = greenlet.getcurrent()
     if isinstance(current, Thread):
         return current.process
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, Process)
-    return loop
+    assert _turning is not None, "nothing is running"
+    return _turning
 
 
 def wait(arrange: Callable[[Callable[[Any], None]], None]) -> Any:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fleet import bucket, leases
-from node.agent import app, ports, tenant, walk
+from node.agent import app, ports, settling, tenant, walk
 from node.agent import node as node_module
 from node.agent.custody import (
     custody,
@@ -44,6 +45,7 @@ from node.agent.ports import JobResult
 from node.api import Assignment
 from node.bucket import cas, keys
 from node.bucket.errors import BucketError
+from node.bucket.records import Record
 from tests.sim import agent as sim_agent
 from tests.sim import guard as sim_guard
 from tests.sim.disk import SKIPPED, File, Volume, read_chain
@@ -263,6 +265,19 @@ def _nothing(*_: object, **__: object) -> None:
     return None
 
 
+_decode = Record.__dict__["decode"].__func__
+
+
+@classmethod  # type: ignore[misc] # it becomes one of Record
+def _decoded_once(cls: type[Record], body: bytes, *, key: str) -> Record:
+    """Records are values: one that was read before is the same one."""
+    known = world().decoded
+    found = known.get((cls, body))
+    if found is None:
+        found = known[cls, body] = _decode(cls, body, key=key)
+    return found
+
+
 def _table() -> Mapping[tuple[Any, str], Any]:
     return {**_of_guard(), **_of_files(), **_of_agent(), **_of_controller()}
 
@@ -296,6 +311,7 @@ def _of_guard() -> dict[tuple[Any, str], Any]:
         (freezer, "is_frozen"): lambda m: m.frozen,
         (freezer, "processes"): lambda m: [],
         (freezer, "kill"): lambda m, **_: m.kill_all() or True,
+        (Record, "decode"): _decoded_once,
         (cas, "new_nonce"): lambda: f"{world().number():032x}",
     }
 
@@ -347,6 +363,7 @@ def _of_agent() -> dict[tuple[Any, str], Any]:
         (node_module, "time"): _TIME,
         (node_module, "log"): log,
         (app, "log"): log,
+        (settling, "log"): log,
     }
 
 
@@ -365,7 +382,7 @@ def installed(running: World) -> Iterator[None]:
     """The product runs in this world until the end of the block."""
     global _world
     table = _table()
-    before = {(where, name): getattr(where, name) for where, name in table}
+    before = {(where, name): inspect.getattr_static(where, name) for where, name in table}
     writing: Any = cas.write
     backing: Any = cas.backoff
     sleeping, drawing = writing.__kwdefaults__["sleep"], backing.__kwdefaults__["draw"]

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from fleet.core import change
 from node.agent.custody.context import Bounds
 from node.agent.custody.session import Mode
-from node.bucket.records import Spec
+from node.bucket.records import Record, Spec
 from node.bucket.spec import TenantSpec
-from tests.sim import faults, seams
+from tests.sim import faults, process, seams
 from tests.sim.agent import AgentProcess
 from tests.sim.client import User
 from tests.sim.clock import Clock, Scheduler
@@ -86,6 +86,7 @@ class World:
         self.bucket.wrote, self.bucket.deleted = self.judge.wrote, self.judge.deleted
         self.bucket.uploaded = self.judge.uploaded
         self.users: list[User] = []
+        self.decoded: dict[tuple[type[Record], bytes], Record] = {}
 
     # ---- what everything in it uses
 
@@ -230,8 +231,11 @@ def run(
 
 def _run(script: Script, rules: Rules, broken: AbstractContextManager[None], *, verbose: bool) -> Result:
     world = World(script, rules, verbose=verbose)
-    with seams.installed(world), broken:
-        world.run()
+    try:
+        with seams.installed(world), broken:
+            world.run()
+    finally:
+        process.over()
     acknowledged = sum(map(len, world.judge.acks.values()))
     return Result(
         script,
