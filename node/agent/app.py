@@ -28,6 +28,7 @@ from node.agent.gateway.haproxy import HaproxyGateway
 from node.agent.janitor import Janitor
 from node.agent.metrics import NodeMetrics
 from node.agent.node import Head, Node
+from node.agent.places import Places
 from node.agent.ports import RuntimeFailed
 from node.agent.runtime.docker import DockerRuntime
 from node.agent.runtime.gateway_container import GatewayContainer
@@ -96,6 +97,7 @@ def compose(settings: Settings, link: GuardLink) -> Machine:
         runtime_dir=settings.runtime_dir,
         image_prefix=settings.image_prefix,
         follow=finder.follow,
+        places=Places(max(1, int(cpus) // 2), max(2, int(cpus) * 2)),
     )
     capacity = Capacity(memory_bytes=memory_bytes, cpus=cpus, disk_bytes=disk_bytes)
     head = Head(settings.node, guardapp.gateway_url(settings), capacity)

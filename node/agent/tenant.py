@@ -14,6 +14,7 @@ from node.agent import memory
 from node.agent.apps import BadApp
 from node.agent.custody.errors import CustodyError, Damaged, Lost, OwnedElsewhere, Refused, Unconfirmed
 from node.agent.custody.values import Claim
+from node.agent.places import Overtaken, Rank
 from node.agent.plan import Actual, Step, crashed, failed, fingerprint, plan
 from node.agent.ports import Container, RuntimeFailed, Volume
 from node.agent.report import Board
@@ -42,7 +43,7 @@ class Tenant:
         on_restored: Callable[[float, int], None] = lambda _s, _b: None,
     ) -> None:
         self.name = name
-        self.walk = Walk(name, parts)
+        self.walk = Walk(name, parts, self._waits)
         self.want: Assignment | None = None
         self.actual = Actual()
         self.frozen = False
@@ -67,6 +68,8 @@ class Tenant:
             self.actual = replace(self.actual, retry_at=0.0, failures=0)
         if self.want is None or want.generation >= self.want.generation:
             self.want = want
+            if want.want != "up":
+                self.walk.withdraw()
         self.poke()
         return self._board.get(self.name)
 
@@ -233,6 +236,8 @@ class Tenant:
             await self._take(step, want)
             if step != "worker":  # one that is up again may end again at once: how long it runs decides
                 self.actual = replace(self.actual, failures=0)
+        except Overtaken:
+            log.info("not brought up: something else is wanted by now", tenant=self.name)
         except OwnedElsewhere as e:
             await self.ousted()
             self._failed(want, "pending", e.reason, str(e))
@@ -337,13 +342,16 @@ class Tenant:
         self._say("starting")
         if claim.born:
             # Its worker makes the files: both start, and the record follows when the first bytes are confirmed.
-            await both(self._stream(claim), self._start_worker(want))
+            async with self.walk.turn(want, Rank.WORKER, last=True):
+                await both(self._stream(claim), self._start_worker(want))
         else:
-            await both(self._hold(claim), self.walk.make(want, self._session()))
-            await self._start_worker(want)
+            await both(self._hold(want, claim), self.walk.make(want, self._session()))
+            async with self.walk.turn(want, Rank.WORKER, last=True):
+                await self._start_worker(want)
 
-    async def _hold(self, claim: Claim) -> None:
-        await self.walk.stream(claim)
+    async def _hold(self, want: Assignment, claim: Claim) -> None:
+        async with self.walk.turn(want, Rank.SIDECAR):
+            await self.walk.stream(claim)
         await self.walk.settle(claim, self._progress)
         self.actual = replace(self.actual, held=True)
         self._board.update(self.name, data_epoch=claim.epoch)
@@ -467,6 +475,14 @@ class Tenant:
 
         state = "restoring" if phase == "restore" else self._board.get(self.name).state
         self._loop.call_soon_threadsafe(lambda: self._board.update(self.name, state=state, progress=fraction))
+
+    def _waits(self, before: int | None) -> None:
+        """For its turn among the tenants that are brought up here; None: it has come."""
+        state = self._board.get(self.name).state
+        if before is None:
+            self._say(state)
+        else:
+            self._say(state, "its_turn", f"{self.name} waits for its turn to come up here; before it: {before}")
 
     def _say(self, state: str, reason: str = "", message: str | None = None, observed: int | None = None) -> None:
         changes: dict[str, Any] = {"state": state, "reason": reason}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from node.agent.custody.values import Claim, Progress
 from node.agent.door import Door, DoorHandlers, NotConfirmed
 from node.agent.gateway.errors import GatewayFailed
 from node.agent.health import wait_healthy
+from node.agent.places import Places, Rank
 from node.agent.plan import fingerprint
 from node.agent.ports import Container, Gateway, Route, Runtime, RuntimeFailed, Volume, Volumes
 from node.agent.workerspec import image_of, worker_spec
@@ -44,7 +45,10 @@ class NotHealthy(Exception):
 
 @dataclass(frozen=True)
 class Parts:
-    """What a walk works with; made once by the agent's app. `follow` sends those who wait after a tenant that left."""
+    """What a walk works with; made once by the agent's app. `follow` sends those who wait after a tenant that left.
+
+    `places` are for what computes on a walk up; `claims` for what goes before that and waits for the bucket.
+    """
 
     custody: Custody
     runtime: Runtime
@@ -55,6 +59,8 @@ class Parts:
     runtime_dir: Path
     image_prefix: str
     follow: Callable[[str], None] = lambda _: None
+    places: Places = field(default_factory=Places)
+    claims: Places = field(default_factory=lambda: Places(4, 4))
 
 
 async def both(first: Awaitable[None], second: Awaitable[None]) -> None:
@@ -65,11 +71,13 @@ async def both(first: Awaitable[None], second: Awaitable[None]) -> None:
 
 
 class Walk:
-    """One tenant's containers, door and route on this node. `phases` are those of the last walk up."""
+    """One tenant's containers, door and route on this node. `phases` are those of the last walk up. `on_wait` hears how
+    many are before it while it waits for its turn, None when that has come."""
 
-    def __init__(self, tenant: str, parts: Parts) -> None:
+    def __init__(self, tenant: str, parts: Parts, on_wait: Callable[[int | None], None] = lambda _: None) -> None:
         self.tenant = tenant
         self.parts = parts
+        self._on_wait = on_wait
         self.claim: Claim | None = None
         self.volume: Volume | None = None
         self.worker: str = ""
@@ -99,10 +107,40 @@ class Walk:
         return (*self.warnings, *filter(None, [self.unguarded]), *orphaned)
 
     async def attach(self, want: Assignment, progress: Progress) -> Claim:
-        """Claim the tenant and make its volume ready."""
+        """Claim the tenant and make its volume ready. Raises Overtaken, with what was claimed by then."""
         await self._check_image(want)
         self._fetching = asyncio.create_task(self._fetch(want))
-        return await self._hold(want, progress)
+        self.phases = []
+        async with self.turn(want, Rank.CLAIM):
+            claim = await self._take(want)
+        async with self.turn(want, Rank.VOLUME):
+            return await self._prepare(want, claim, progress)
+
+    @contextlib.asynccontextmanager
+    async def turn(self, want: Assignment, rank: Rank, *, last: bool = False) -> AsyncIterator[None]:
+        """Its turn among the tenants that are brought up here. One that moves waits for nobody: its requests are held.
+        Raises Overtaken."""
+        if want.moving:
+            yield
+            return
+        began, waits = time.monotonic(), False
+
+        def wait(before: int) -> None:
+            nonlocal waits
+            waits = True
+            self._on_wait(before)
+
+        pool = self.parts.claims if rank is Rank.CLAIM else self.parts.places
+        async with pool.place(self.tenant, rank, wait, last=last):
+            if waits:
+                self.phases.append(Phase(name="turn", duration_s=round(time.monotonic() - began, 4)))
+                self._on_wait(None)
+            yield
+
+    def withdraw(self) -> None:
+        """If it waits for its turn, it does so no more: that raises Overtaken."""
+        self.parts.claims.withdraw(self.tenant)
+        self.parts.places.withdraw(self.tenant)
 
     async def _fetch(self, want: Assignment) -> None:
         """Have the app here by the time that it is needed; what is wrong with it is said then."""
@@ -110,10 +148,12 @@ class Walk:
             if want.spec.app:
                 await asyncio.to_thread(self.parts.apps.fetch, want.spec.app)
 
-    async def _hold(self, want: Assignment, progress: Progress) -> Claim:
-        self.phases = []
+    async def _take(self, want: Assignment) -> Claim:
         with self._timed("claim"):
             claim = self.claim = await self.parts.custody.claim(want)
+        return claim
+
+    async def _prepare(self, want: Assignment, claim: Claim, progress: Progress) -> Claim:
         self._uid = await self.user(want)
         with self._timed("prepare"):
             prepared = await self.parts.custody.prepare(claim, self._uid, want.spec.limits.disk, progress)
@@ -306,7 +346,8 @@ class Walk:
         if not unreleased:
             return epoch
         try:
-            claim = await self._hold(want, progress)
+            self.phases = []
+            claim = await self._prepare(want, await self._take(want), progress)
             await self.stream(claim)
         except BaseException:
             await self.detach()  # half held would look like nothing to confirm: the next try begins anew

@@ -178,9 +178,9 @@ def _peer(fleet: Fleet, machine: Machine, spec: dict[str, Any], count: int, at_o
         "at_once": at_once,
     }
     command = [*entering(machine.first), str(FLEET.with_name("python")), "-m", "tests.bench.pairs"]
-    running = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=machine.env, cwd=Path.cwd()
-    )
+    # Whoever enters another root of mounts is taken to its top: where this code is must be said.
+    env = {**machine.env, "PYTHONPATH": str(Path.cwd())}
+    running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
     assert running.stdin is not None
     running.stdin.write(json.dumps(told) + "\n")
     running.stdin.flush()

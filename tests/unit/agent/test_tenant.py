@@ -17,6 +17,7 @@ from node.agent import memory, tenant, walk
 from node.agent.custody.errors import Unconfirmed
 from node.agent.custody.values import Claim, Prepared, Settled
 from node.agent.node import Head, Node
+from node.agent.places import Rank
 from node.agent.plan import fingerprint
 from node.agent.ports import Container, RuntimeFailed, SidecarSpec, Volume, WorkerSpec
 from node.agent.tenant import Tenant
@@ -423,5 +424,47 @@ def test_a_worker_that_ends_while_it_is_taken_up_is_started_again(tmp_path: Path
         place.engine.containers = lambda: before.pop() if before else now()  # type: ignore[method-assign] # it ends now
         await place.node.adopt()
         await place.until(lambda: place.engine.made == 2 and place.tenant.actual.worker)
+
+    run(tmp_path, test)
+
+
+def test_one_that_waits_for_its_turn_says_so_and_goes_down_before_it_comes(tmp_path: Path) -> None:
+    async def test(place: Place) -> None:
+        places = place.node.parts.places
+        async with places.place("other", Rank.VOLUME):
+            place.tenant.assign(UP)
+            await place.until(lambda: place.node.board.get("acme").reason == "its_turn")
+            assert "before it: 1" in place.node.board.get("acme").message
+            place.tenant.assign(UP.model_copy(update={"generation": 2, "want": "down"}))
+            await place.until(lambda: place.node.board.get("acme").state == "released")
+            place.tenant.assign(UP.model_copy(update={"generation": 3}))
+            await place.until(lambda: place.node.board.get("acme").reason == "its_turn")
+        await place.until(lambda: place.tenant.actual.settled == 3)
+        assert place.node.board.get("acme").reason == ""
+        assert "turn" in {phase.name for phase in place.node.board.get("acme").phases}
+        assert places.taken == place.node.parts.claims.taken == 0
+
+    run(tmp_path, test)
+
+
+def test_one_that_moves_waits_for_nobody(tmp_path: Path) -> None:
+    async def test(place: Place) -> None:
+        async with place.node.parts.places.place("other", Rank.VOLUME):
+            place.tenant.assign(UP.model_copy(update={"moving": True}))
+            await place.until(lambda: place.tenant.actual.settled == 1)
+
+    run(tmp_path, test)
+
+
+def test_one_that_is_ousted_while_it_waits_takes_no_place(tmp_path: Path) -> None:
+    async def test(place: Place) -> None:
+        places = place.node.parts.places
+        async with places.place("other", Rank.VOLUME):
+            place.tenant.assign(UP)
+            await place.until(lambda: place.node.board.get("acme").reason == "its_turn")
+            place.tenant.want = None  # nobody asks for it again
+            await place.tenant.ousted()
+        assert places.taken == 0
+        assert place.engine.made == 0
 
     run(tmp_path, test)
