@@ -174,7 +174,8 @@ def _peer(fleet: Fleet, engine: Engine, spec: TenantSpec) -> Iterator[_Ended]:
     client = engine.client()
     bridges = network.bridges(name)
     for bridge in (bridges.open, bridges.closed):
-        made = network.options(bridge, name)
+        made = network.options(bridge, name, subnet="")
+        del made["ipam"]  # a range of the engine's own choice
         client.networks.create(made.pop("name"), **made)
     bucket, _, prefix = fleet.env["FLEET_BUCKET"].removeprefix("s3://").partition("/")
     if spec.app:
