@@ -33,6 +33,9 @@ class Sidecar:
     looks: Mapping[str, Rounds[Synced | None]]
     watch: Watch
     restarts: int = 0
+    # Each file's transaction when the bucket was last compared with what is here, and when that was.
+    compared: Mapping[str, int | None] | None = None
+    compared_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

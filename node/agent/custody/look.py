@@ -17,6 +17,8 @@ from node.bucket.errors import Missing
 from node.bucket.records import Lineage
 from node.bucket.store import Store
 
+_LOOKS = 3
+
 
 def positions(
     store: Store, tenant: str, epoch: int, databases: Iterable[str], vol: Volume, local: Mapping[str, int]
@@ -24,6 +26,31 @@ def positions(
     """How the volume stands to the epoch's prefix: one LIST a file. Raises the store's errors: unknown is not equal."""
     prefix = keys.epoch_data(tenant, epoch)
     return {db: _position(store, prefix, db, vol, local.get(db, 0)) for db in databases}
+
+
+def alone(store: Store, tenant: str, epoch: int, databases: Iterable[str], vol: Volume) -> bool:
+    """Whether the newest objects of an epoch are copies of this volume's, while its sidecar goes on: one LIST a file.
+
+    What Litestream uploads it has copied here before: an object that is newer than all that is here after the LIST is
+    somebody else's, and so is one of the same name with other bytes. Raises the store's errors.
+    """
+    return not any(_mixed(store, tenant, epoch, db, vol) for db in databases)
+
+
+def _mixed(store: Store, tenant: str, epoch: int, db: str, vol: Volume) -> bool:
+    for _ in range(_LOOKS):
+        local = volume.local_positions(vol, (db,))
+        if not local:
+            return False  # nothing of it was copied yet
+        try:
+            found = positions(store, tenant, epoch, (db,), vol, local)[db]
+        except FileNotFoundError:
+            continue  # it went on, and what was compared is compacted away
+        if found is not Position.BEHIND:
+            return found is Position.DIVERGED
+        if volume.local_positions(vol, (db,)) == local:
+            return True
+    return False  # it goes on too fast to tell: the next time does
 
 
 def _position(store: Store, prefix: str, db: str, vol: Volume, local: int) -> Position:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
+from node.agent.custody import look as look_up
 from node.agent.custody import marker, sidecar, volume, watchdog
 from node.agent.custody.context import Context
 from node.agent.custody.errors import Refused, SidecarFailed
@@ -93,10 +94,34 @@ async def look(ctx: Context, t: HeldTenant, limits: Limits) -> list[CustodyEvent
     nexts = watchdog.nexts(streaming.watch, found.files, at, limits)
     skipped = bool(nexts) and await ctx.on_engine(_skipped, t, nexts)
     seen = Seen(at, found.files or None, found.lag_s if found.files else None, _call_s(ctx, streaming), skipped)
-    seen = replace(seen, guarded=await ctx.on_engine(_guarded, ctx, t))
+    mixed = await _mixed(ctx, t, streaming, limits, found)
+    seen = replace(seen, guarded=await ctx.on_engine(_guarded, ctx, t), mixed=mixed)
     streaming.watch, verdicts = watchdog.look(streaming.watch, seen, limits, behind_s=behind_s(t.claim.rpo_s))
     acted = [await _act(ctx, t, limits, verdict, found) for verdict in verdicts]
     return [event for event in acted if event]
+
+
+async def _mixed(ctx: Context, t: HeldTenant, streaming: Sidecar, limits: Limits, found: Replication) -> bool:
+    """Whether somebody else's objects are among the newest: asked now and then of a tenant that has written since.
+
+    Litestream itself does not notice another writer, and confirms what the other overwrites.
+    """
+    now, txids = ctx.monotonic(), {db: f.txid for db, f in found.files.items()}
+    if not txids or t.volume is None:
+        return False
+    if streaming.compared is None:
+        streaming.compared, streaming.compared_at = txids, now
+    if txids == streaming.compared or now - streaming.compared_at < limits.compared_every_s(t.claim.rpo_s):
+        return False
+    streaming.compared_at = now
+    asked = ctx.on_store(look_up.alone, ctx.store, t.tenant, t.claim.epoch, tuple(txids), t.volume)
+    try:
+        alone = await asyncio.wait_for(asked, ctx.bounds.poll_s)
+    except (BucketError, TimeoutError, OSError):
+        return False  # not known: it is asked again
+    if alone:
+        streaming.compared = txids
+    return not alone
 
 
 def _guarded(ctx: Context, t: HeldTenant) -> bool:

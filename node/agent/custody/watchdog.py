@@ -27,7 +27,8 @@ class Verdict(Enum):
 class Limits:
     """Seconds. `stuck_s`: a position stands still while there is lag; `silent_s`: no answer; `call_s`: a confirming
     call is under way; `foreign_s`: the bucket is ahead of the file; `steady_s`: raw transactions stay for at least so
-    long on the disk; `unguarded_s`: no reader's lock of the sidecar's keeps a log from being reset."""
+    long on the disk; `unguarded_s`: no reader's lock of the sidecar's keeps a log from being reset; `alone_s` (and with
+    an rpo of 0): so often the newest objects of a tenant that writes are compared, for a LIST a file."""
 
     stuck_s: float = 20.0
     silent_s: float = 15.0
@@ -35,8 +36,14 @@ class Limits:
     foreign_s: float = 10.0
     steady_s: float = 60.0
     unguarded_s: float = 30.0
+    alone_s: float = 300.0
+    alone_rpo_0_s: float = 60.0
     first_wait_s: float = 5.0
     longest_wait_s: float = 600.0
+
+    def compared_every_s(self, rpo_s: float) -> float:
+        """How often the bucket is asked whether somebody else writes there."""
+        return self.alone_s if rpo_s else self.alone_rpo_0_s
 
     def uploading(self, size_bytes: int) -> Limits:
         """The limits of a sidecar that may be uploading so much in one go: meanwhile its position stands, it answers
@@ -52,7 +59,7 @@ class Seen:
     """One look at a sidecar. `files` None: no answer. `call_s` is how long the oldest confirming call is under way.
 
     `skipped`: a file went on past a transaction that was never copied here: it is somebody else's, fetched from the
-    bucket.
+    bucket. `mixed`: the newest objects in the bucket are not copies of this volume's.
     """
 
     at: float
@@ -60,6 +67,7 @@ class Seen:
     lag_s: float | None = None
     call_s: float | None = None
     skipped: bool = False
+    mixed: bool = False
     guarded: bool = True
 
 
@@ -93,7 +101,8 @@ def look(watch: Watch, seen: Seen, limits: Limits, *, behind_s: float) -> tuple[
     verdicts += more
     if seen.files is not None:
         watch = _position(watch, seen.at, seen.files)
-    if seen.skipped or (watch.foreign_since is not None and seen.at - watch.foreign_since >= limits.foreign_s):
+    above = watch.foreign_since is not None and seen.at - watch.foreign_since >= limits.foreign_s
+    if seen.skipped or seen.mixed or above:
         verdicts.append(Verdict.FOREIGN_WRITER)
     elif _hangs(watch, seen, limits) and seen.at >= watch.not_before:
         verdicts.append(Verdict.RESTART)

@@ -75,6 +75,38 @@ def test_a_foreign_writer_in_the_prefix_is_left_alone_with_it(machine: Machine, 
     asyncio.run(walk())
 
 
+def test_a_foreign_writer_is_noticed_though_the_sidecar_runs_on(machine: Machine, other: Machine) -> None:
+    machine.limits = replace(QUICK, silent_s=60, alone_s=1, alone_rpo_0_s=1)
+    machine.restart_agent()
+
+    async def walk() -> None:
+        await machine.up(assignment(), lambda: machine.write(5))
+        await machine.custody.durable("acme")
+        noticed = asyncio.create_task(foreign_writer(machine.custody.supervise(interval_s=0.3)))
+        for _ in range(3):
+            machine.write(1)
+            await asyncio.sleep(1.3)  # it is compared, and alone
+        assert not noticed.done(), noticed.result()
+        twin = Twin(machine, other)
+        try:
+            for _ in range(3):
+                other.write(1)
+                await asyncio.sleep(1.3)
+                machine.write(1)
+                other.write(1)
+                await asyncio.sleep(1.3)
+            await noticed
+            machine.runtime.kill("acme-sidecar")
+            machine.custody.forget("acme")
+            prepared = await machine.up(assignment())
+            assert (prepared.claim.kind, prepared.claim.epoch) == ("carried", 2)
+            assert machine.count() == 11
+        finally:
+            twin.runtime.close()
+
+    asyncio.run(walk())
+
+
 def test_a_sidecar_that_guards_no_log_is_told(machine: Machine) -> None:
     machine.limits = replace(QUICK, silent_s=60, unguarded_s=1)
     machine.restart_agent()

@@ -114,3 +114,14 @@ def test_a_transaction_that_is_not_ours_is_a_foreign_writer_at_once() -> None:
     seen = watchdog.Seen(1.0, {"app.db": FileLag(8, 8)}, 0.0, skipped=True)
     _, verdicts = watchdog.look(watchdog.start(0.0), seen, LIMITS, behind_s=60)
     assert verdicts == (Verdict.FOREIGN_WRITER,)
+
+
+@pytest.mark.parametrize("sign", ["skipped", "mixed"])
+def test_another_writers_objects_are_a_foreign_writer_and_no_reason_to_restart(sign: str) -> None:
+    seen = replace(Seen(500.0, None), **{sign: True})  # type: ignore[arg-type] # a field's name
+    _, verdicts = watchdog.look(watchdog.start(0.0), seen, LIMITS, behind_s=60)
+    assert verdicts == (Verdict.FOREIGN_WRITER,)
+
+
+def test_who_must_lose_nothing_is_compared_with_the_bucket_more_often() -> None:
+    assert LIMITS.compared_every_s(0.0) < LIMITS.compared_every_s(1.0)
