@@ -44,6 +44,14 @@ def begun(spec: Spec, node: str, sent: Sent | None) -> Move | None:
     return sent.move if sent.move.source == node and sent.generation == spec.generation else None
 
 
+def arriving(spec: Spec, node: str, sent: Sent | None) -> Move | None:
+    """The way that a tenant came to this machine on, if that is where it was last sent to: told again, it keeps its
+    turn."""
+    if sent is None or sent.move is None or sent.want != "up":
+        return None
+    return sent.move if sent.move.target == node and sent.generation == spec.generation else None
+
+
 class Turns:
     """Who is between two machines, by the one that they leave; counted when it is first asked for."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from fleet.core.actions import Action, Assign, FinishPurge, MarkProven, Park, Purge, RollBack
-from fleet.core.drain import Turns, begun, destination
+from fleet.core.drain import Turns, arriving, begun, destination
 from fleet.core.lifecycle import Want
 from fleet.core.model import HOLDING, Evidence, Is, Move, Sent, evidence, tombstoned
 from fleet.core.placement import NoPlace, Placed, place
@@ -62,11 +62,13 @@ def _up(spec: Spec, seen: Evidence, is_: Is, now: float, rooms: Rooms, turns: Tu
         if spec.spec.node not in (None, seen.node):
             return _leave(spec, seen.node, is_, now, rooms)
         move = _drained(spec, seen, seen.node, is_, rooms, turns)
-        return _assign(spec, seen.node, "up" if move is None else "down", is_, now, move)
+        if move is not None:
+            return _assign(spec, seen.node, "down", is_, now, move)
+        return _assign(spec, seen.node, "up", is_, now, arriving(spec, seen.node, is_.told(spec.tenant)))
     report = seen.report
     if report is not None and report.state == "hibernated" and report.observed_generation >= spec.generation:
         return ()
-    sent = is_.sent.get(spec.tenant)
+    sent = is_.told(spec.tenant)
     if sent is not None and sent.want == "up" and _alive(sent, is_) and spec.spec.node in (None, sent.node):
         return _assign(spec, sent.node, "up", is_, now, sent.move)
     return _placed(spec, "up", seen, is_, now, rooms)
@@ -101,7 +103,7 @@ def _leave(spec: Spec, node: str, is_: Is, now: float, rooms: Rooms) -> tuple[Ac
 def _down(spec: Spec, seen: Evidence, is_: Is, now: float) -> tuple[Action, ...]:
     if seen.hold in ("live", "away") and seen.node is not None:
         return _assign(spec, seen.node, "down", is_, now)
-    sent = is_.sent.get(spec.tenant)
+    sent = is_.told(spec.tenant)
     if sent is not None and sent.want == "up" and _alive(sent, is_):
         return _assign(spec, sent.node, "down", is_, now)
     return ()
@@ -110,7 +112,7 @@ def _down(spec: Spec, seen: Evidence, is_: Is, now: float) -> tuple[Action, ...]
 def _purged(spec: Spec, seen: Evidence, is_: Is, now: float, rooms: Rooms) -> tuple[Action, ...]:
     if tombstoned(seen):
         return _emptied(spec, seen, is_, now)
-    sent = is_.sent.get(spec.tenant)
+    sent = is_.told(spec.tenant)
     if seen.hold == "none" and seen.owner_state is None and seen.report is None and sent is None:
         return (FinishPurge(spec.tenant, spec.generation),)
     if seen.hold in ("live", "away") and seen.node is not None:
@@ -134,7 +136,7 @@ def _emptied(spec: Spec, seen: Evidence, is_: Is, now: float) -> tuple[Action, .
 
 
 def _placed(spec: Spec, want: Want, seen: Evidence, is_: Is, now: float, rooms: Rooms) -> tuple[Action, ...]:
-    sent = is_.sent.get(spec.tenant)
+    sent = is_.told(spec.tenant)
     move = sent.move if sent is not None and sent.generation == spec.generation and want == "up" else None
     move = None if move is None or seen.node != move.source else move  # it has arrived since
     found = place(spec.spec, is_.machines, rooms.without(spec.tenant), seen.node if move is None else move.target)
