@@ -18,6 +18,8 @@ from node.api import Problem
 
 T = TypeVar("T", bound=BaseModel)
 
+_NAMES = ("tenant", "node")  # parts of a path
+
 log = structlog.get_logger("fleet.api")
 
 PROBLEM: dict[str, Any] = {
@@ -89,5 +91,7 @@ def _invalid(errors: Sequence[Any], tenant: str | None) -> Invalid:
     path = [str(p) for p in first["loc"] if p not in ("body", "query", "path", "header", "[key]")]
     field = ".".join(path) or None
     said = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "string_pattern_mismatch" and field in _NAMES:
+        return Invalid(f"{first['input']!r} is not a {field}'s name: 1 to 63 of a-z, 0-9 and '-' inside", field=field)
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return Invalid(f"{field}: {said}{more}" if field else f"{said}{more}", tenant=tenant, field=field)

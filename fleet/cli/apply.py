@@ -85,7 +85,10 @@ def up(
     context: Context, /, tenant: str, app: Path | None, source: str | None, secret: tuple[str, ...], dry_run: bool,
     no_wait: bool, **flags: Any,
 ) -> None:  # fmt: skip
-    """Bring TENANT up, or change it: what is given changes the stored spec, the rest is kept."""
+    """Bring TENANT up, or change it.
+
+    What is given changes the stored spec, the rest is kept.
+    """
     given = change.Flags(**flags)
     if app is not None and given.image is not None:
         raise CliError("give --app or --image, not both", USAGE)

@@ -6,6 +6,9 @@ from typing import Any
 
 FAILED, USAGE, MISSING, UNKNOWN, CONFLICT, UNAVAILABLE = 1, 2, 3, 4, 5, 6
 
+# What a problem is called that arises here, by exit code: as the API calls it.
+_KINDS = ("", "error", "invalid", "not_found", "outcome_unknown", "conflict", "unavailable")
+
 # The last resort where a problem's `type` says nothing: by HTTP status.
 _BY_STATUS = {400: 2, 401: 2, 403: 2, 404: 3, 405: 2, 409: 5, 412: 5, 413: 2, 422: 2, 502: 6, 503: 6, 504: 4}
 
@@ -16,7 +19,13 @@ class CliError(Exception):
     def __init__(self, message: str, code: int = FAILED, problem: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.code = code
-        self.problem = problem or {"type": "urn:fleet:error", "title": "failed", "detail": message}
+        kind = _KINDS[code]
+        self.problem = problem or {
+            "type": f"urn:fleet:{kind}",
+            "title": kind,
+            "detail": message,
+            "retryable": code in (UNKNOWN, UNAVAILABLE),
+        }
 
 
 def of_problem(status: int, problem: dict[str, Any]) -> CliError:

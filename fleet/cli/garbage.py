@@ -30,16 +30,22 @@ ITEMS: tuple[Column, ...] = (
 def gc(
     context: Context, /, tenants: tuple[str, ...], selector: tuple[str, ...], everything: bool, dry_run: bool
 ) -> None:
-    """Delete what no restore of a retained moment needs, with --all also apps that no tenant uses; it goes by itself as
-    well: daily, and every six hours."""
+    """Delete what no restore needs any more.
+
+    Dead epochs and volumes that were set aside, after the retention; with --all also apps that no tenant uses. It goes
+    by itself as well, daily.
+    """
+    # Where no tenant is left there may be apps of those that were.
+    found = select.names(context.client, tenants, selector, everything, none_will_do=everything)
     views = [
         context.client.call("POST", tenant_path(name, "gc"), query={"dry_run": "true" if dry_run else "false"})
-        for name in select.names(context.client, tenants, selector, everything)
+        for name in found
     ]
     if everything:
         apps = context.client.call("POST", "/v1/gc", query={"dry_run": "true" if dry_run else "false"})
         # In the form of the others: it is nobody's, and no node has it.
-        views.append({"tenant": None, "owned": True, "silent": [], "nodes": [{"node": None, **apps}], **apps})
+        nodes = [{"node": None, **apps}]
+        views.append({"tenant": None, "dry_run": dry_run, "owned": True, "silent": [], "nodes": nodes})
     if context.output == "json":
         show(views, context.output, ITEMS, name="tenant")
     else:

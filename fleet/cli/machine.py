@@ -45,7 +45,10 @@ def _run(program: str, context: Context, state_dir: Path | None, insecure: bool 
 @common
 @click.pass_obj
 def serve(context: Context, /, state_dir: Path | None, insecure: bool | None) -> None:
-    """Run everything on this machine: store (if none is set), controller and node."""
+    """Run store, controller and node on this machine.
+
+    The store only if no bucket is set (FLEET_BUCKET).
+    """
     _run("serve", context, state_dir, insecure)
 
 
@@ -54,7 +57,10 @@ def serve(context: Context, /, state_dir: Path | None, insecure: bool | None) ->
 @common
 @click.pass_obj
 def node(context: Context, /, state_dir: Path | None, insecure: bool | None) -> None:
-    """Run this machine as a node of the fleet whose bucket is set."""
+    """Run this machine as a node of the fleet.
+
+    FLEET_BUCKET and FLEET_TOKEN say which fleet: there is nothing else to join.
+    """
     _run("node", context, state_dir, insecure)
 
 
@@ -63,7 +69,10 @@ def node(context: Context, /, state_dir: Path | None, insecure: bool | None) -> 
 @common
 @click.pass_obj
 def doctor(context: Context, /, state_dir: Path | None) -> None:
-    """Check this machine and the bucket, and say how to mend what is wrong."""
+    """Check this machine and the bucket.
+
+    Each check says what is wrong and how to mend it.
+    """
     from fleet.doctor import examine
 
     findings = examine(settings_of(context, state_dir=state_dir))

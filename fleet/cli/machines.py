@@ -77,7 +77,10 @@ def uncordon(context: Context, /, node: str) -> None:
 @common
 @click.pass_obj
 def drain(context: Context, /, node: str, at_once: int, no_wait: bool) -> None:
-    """Move NODE's tenants to other machines, each with its last byte confirmed; it takes no new ones."""
+    """Move NODE's tenants to other machines.
+
+    Each with its last byte confirmed; it takes no new ones meanwhile.
+    """
     view = context.client.call("POST", node_path(node, "drain"), {"at_once": at_once})
     if not no_wait and view["leaving"]:
         follow = Follow(context.client, view, context.timeout_s, quiet=context.quiet)

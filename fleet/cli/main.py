@@ -55,6 +55,7 @@ class Context:
     debug: bool = False
     config: Path | None = None
     timeout_s: float = 60.0
+    timeout_given: bool = False
     _client: Client | None = field(default=None, repr=False)
 
     @property
@@ -104,7 +105,8 @@ def common(command: Any) -> Any:
 
     def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
         if value is not None:
-            ctx.ensure_object(Context).timeout_s = duration(value)
+            context = ctx.ensure_object(Context)
+            context.timeout_s, context.timeout_given = duration(value), True
 
     options = [
         click.option(
@@ -146,6 +148,9 @@ def run() -> None:
     except click.exceptions.NoArgsIsHelpError as e:
         e.show()
         sys.exit(USAGE)
+    except click.UsageError as e:
+        where = e.ctx.command_path if e.ctx is not None else "fleet"
+        _fail(context, CliError(f"{e.format_message().rstrip('.')}; '{where} --help' says what there is", USAGE))
     except click.ClickException as e:
         _fail(context, CliError(e.format_message(), USAGE))
     except CliError as e:

@@ -10,6 +10,7 @@ import click
 
 from fleet.cli.apply import confirm, end
 from fleet.cli.client import tenant_path
+from fleet.cli.look import again
 from fleet.cli.main import Context, common
 from fleet.cli.output import Column, moment, show
 from fleet.cli.parse import moment as parse_moment
@@ -25,15 +26,20 @@ POINTS: tuple[Column, ...] = (
 @click.command()
 @click.argument("tenant")
 @click.option("-n", "--tail", type=click.IntRange(min=0), metavar="N", help="Only the newest N.")
+@click.option("--watch", is_flag=True, help="Again every second.")
 @common
 @click.pass_obj
-def points(context: Context, /, tenant: str, tail: int | None) -> None:
+def points(context: Context, /, tenant: str, tail: int | None, watch: bool) -> None:
     """The moments TENANT can be restored to, oldest first."""
-    found = context.client.call("GET", tenant_path(tenant, "points"))["points"]
-    if tail is not None:
-        found = found[len(found) - min(tail, len(found)) :]
-    rows = [{**p, "name": moment(p["at"])} for p in found]
-    show(found if context.output == "json" else rows, context.output, POINTS, name="name")
+
+    def once() -> None:
+        found = context.client.call("GET", tenant_path(tenant, "points"))["points"]
+        if tail is not None:
+            found = found[len(found) - min(tail, len(found)) :]
+        rows = [{**p, "name": moment(p["at"])} for p in found]
+        show(found if context.output == "json" else rows, context.output, POINTS, name="name")
+
+    again(watch, once)
 
 
 @click.command()
@@ -50,7 +56,7 @@ def restore(
     context: Context, /, tenant: str, at: str | None, new: str | None, node: str | None, accept_data_loss: bool,
     yes: bool, no_wait: bool,
 ) -> None:  # fmt: skip
-    """Restore TENANT from the bucket, to now or to an earlier moment."""
+    """Restore TENANT, to now or to an earlier moment."""
     when = parse_moment(at, time.time()) if at else None
     if new is None:
         confirm(f"Replace the data of {tenant} by its state {'of ' + moment(when) if when else 'in the bucket'}?", yes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,6 +13,7 @@ import click
 
 from fleet.cli.client import Client, Target, tenant_path
 from fleet.cli.errors import FAILED, UNAVAILABLE, UNKNOWN, USAGE, CliError
+from fleet.cli.look import again
 from fleet.cli.main import Context, common
 from fleet.cli.output import Column, show, show_json
 
@@ -86,7 +88,8 @@ def run(context: Context, /, tenant: str, workflow: str, given: str, run_id: str
         _started(context, started)
         return
     context.talk(f"run {started['id']}")
-    ended = _result(server, started["id"], tenant)
+    # A run may take days on purpose: only who says how long is told that it did not go on.
+    ended = _result(server, started["id"], tenant, context.timeout_s if context.timeout_given else None)
     if ended["state"] != "completed":
         raise CliError(
             f"{tenant}: run {ended['id']} is {ended['state']}: {json.dumps(ended.get('error'))}", FAILED, ended
@@ -101,13 +104,17 @@ def _started(context: Context, run: dict[str, Any]) -> None:
         show([run], context.output, RUNS, name="id")
 
 
-def _result(server: Client, run_id: str, tenant: str) -> dict[str, Any]:
-    """Long poll until it has ended. One that goes on as new is followed; a worker that restarts is asked again."""
-    missed = 0
+def _result(server: Client, run_id: str, tenant: str, timeout_s: float | None = None) -> dict[str, Any]:
+    """Long poll until it has ended. One that goes on as new is followed; a worker that restarts is asked again.
+
+    Raises CliError when its server stays away, and when it has not gone on for `timeout_s`, None for ever.
+    """
+    poll_s = LONG_POLL_S if timeout_s is None else min(LONG_POLL_S, timeout_s)
+    missed, seen, moved_at = 0, (run_id, "", ""), time.monotonic()
     while True:
         try:
             view: dict[str, Any] = server.call(
-                "GET", path(run_id, "result"), query={"wait": f"{LONG_POLL_S:g}s"}, timeout_s=2 * LONG_POLL_S
+                "GET", path(run_id, "result"), query={"wait": f"{poll_s:g}s"}, timeout_s=2 * LONG_POLL_S
             )
         except CliError as e:
             missed += 1
@@ -119,18 +126,33 @@ def _result(server: Client, run_id: str, tenant: str) -> dict[str, Any]:
             run_id = view["continued_to"]
         elif view["state"] not in ("queued", "running"):
             return view
+        now = (run_id, view["state"], view.get("updated_at", ""))
+        if now != seen:
+            seen, moved_at = now, time.monotonic()
+        elif timeout_s is not None and time.monotonic() - moved_at >= timeout_s:
+            raise CliError(
+                f"{tenant}: run {run_id} has not gone on for {timeout_s:g} s, it is {view['state']}; nothing is lost: "
+                f"wait for it again with the same --id, or see 'fleet history {tenant} {run_id}'",
+                UNKNOWN,
+            )
 
 
 @click.command()
 @click.argument("tenant")
 @click.option("--state", metavar="STATE")
-@click.option("-n", "--tail", type=click.IntRange(1, 1000), default=50, metavar="N")
+@click.option("-n", "--tail", type=click.IntRange(1, 1000), default=50, metavar="N", help="Only the newest N. [50]")
+@click.option("--watch", is_flag=True, help="Again every second.")
 @common
 @click.pass_obj
-def runs(context: Context, /, tenant: str, state: str | None, tail: int) -> None:
+def runs(context: Context, /, tenant: str, state: str | None, tail: int, watch: bool) -> None:
     """List TENANT's runs, newest first."""
-    found = worker(context, tenant).call("GET", "/v1/runs", query={"state": state, "limit": tail})["runs"]
-    show(found, context.output, RUNS, name="id")
+    server = worker(context, tenant)
+
+    def once() -> None:
+        found = server.call("GET", "/v1/runs", query={"state": state, "limit": tail})["runs"]
+        show(found, context.output, RUNS, name="id")
+
+    again(watch, once)
 
 
 @click.command()

@@ -32,13 +32,15 @@ def every(client: Client, selector: tuple[str, ...] = ()) -> list[dict[str, Any]
             return found
 
 
-def names(client: Client, tenants: tuple[str, ...], selector: tuple[str, ...], everything: bool) -> list[str]:
-    """The names that were meant. Raises CliError when nothing or two things were."""
+def names(
+    client: Client, tenants: tuple[str, ...], selector: tuple[str, ...], everything: bool, *, none_will_do: bool = False
+) -> list[str]:
+    """The names that were meant. Raises CliError when nothing or two things were, or no tenant unless that will do."""
     if sum((bool(tenants), bool(selector), everything)) != 1:
         raise CliError("give names of tenants, -l key=value, or --all: one of them", USAGE)
     if tenants:
         return list(dict.fromkeys(tenants))
     found = [t["tenant"] for t in every(client, selector) if t["want"] != "purged"]
-    if not found:
+    if not found and not none_will_do:
         raise CliError("no tenant matches", MISSING)
     return found

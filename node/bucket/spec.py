@@ -130,12 +130,13 @@ class TenantSpec(BaseModel):
         if (self.image is None) == (self.app is None):
             raise ValueError("give --app or --image: exactly one of app and image")
         if not self.databases:
-            raise ValueError("databases: name at least one SQLite file under /data")
+            raise ValueError("databases: name at least one SQLite file under /data (--db FILE)")
         if len(set(self.databases)) != len(self.databases):
             raise ValueError("databases: a file is named twice")
         if self.image is not None and self.rpo == 0 and not self.calls_durable:
             raise ValueError(
-                "rpo: 0 needs an image that calls POST /durable before it acknowledges; say so with calls_durable: true"
+                "rpo: 0 needs an image that calls POST /durable before it acknowledges; say so with calls_durable: "
+                "true (--calls-durable)"
             )
         if 0 < self.rpo < 1:
             raise ValueError("rpo: 0, or 1s and more")

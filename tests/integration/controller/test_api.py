@@ -305,3 +305,10 @@ def test_nodes_show_what_is_used(fleet):
     fleet.up("acme", limits={"memory": "256m"})
     (node,) = fleet.client.get("/v1/nodes").json()["nodes"]
     assert (node["state"], node["tenants"], node["memory_used_bytes"]) == ("ready", 1, 256 << 20)
+
+
+@pytest.mark.parametrize(("path", "what"), [("/v1/tenants/Bad_Name", "tenant"), ("/v1/nodes/Bad_Name", "node")])
+def test_a_name_that_is_none_is_told_what_one_looks_like(fleet, path, what):
+    answer = fleet.client.get(path)
+    problem(answer, 422, "invalid")
+    assert answer.json()["detail"] == f"'Bad_Name' is not a {what}'s name: 1 to 63 of a-z, 0-9 and '-' inside"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from contextlib import suppress
 
 import pytest
@@ -18,6 +19,7 @@ from node.bucket.errors import BadRecord, BucketError
 from node.bucket.memory import MemoryStore
 from node.bucket.records import Fleet, Spec, Unused
 from node.bucket.spec import TenantSpec
+from tests.integration.controller.test_garbage import gc
 from tests.testbed.faults import Fault, FaultyStore
 
 DAY_S = 86400.0
@@ -220,3 +222,13 @@ def test_the_api_tells_what_would_go(fleet):
     assert (item["kind"], item["name"], item["goes"]) == ("app", f"app {sha256[:12]}", False)
     assert fleet.client.post("/v1/gc").json()["dry_run"] is False
     assert cas.read(fleet.store, keys.UNUSED, Unused).record.apps.keys() == {sha256}
+
+
+def test_the_command_line_collects_apps_where_no_tenant_is_left(fleet):
+    fleet.store.put(keys.app(APP), BODY)
+    done = gc(fleet, "--all")
+    assert done.returncode == 0, done.stderr
+    assert f"app {APP[:12]}" in done.stdout
+    assert "stays" in done.stdout
+    (view,) = json.loads(gc(fleet, "--all", "--dry-run", "-o", "json").stdout)
+    assert (view["tenant"], view["nodes"][0]["items"][0]["reason"]) == (None, "young")

@@ -50,3 +50,12 @@ def test_a_server_that_restarts_is_asked_again_but_not_for_ever():
     with pytest.raises(CliError, match="run r goes on, but its result is not known") as e:
         _result(Server(*[away] * 11), "r", "acme")
     assert e.value.code == UNKNOWN
+
+
+def test_a_run_may_take_as_long_as_it_likes_unless_somebody_says_how_long():
+    waiting = run("r", "running", updated_at="t")
+    with pytest.raises(CliError, match="run r has not gone on for 0 s, it is running") as e:
+        _result(Server(*[waiting] * 3), "r", "acme", 0)
+    assert e.value.code == UNKNOWN
+    moving = [run("r", "running", updated_at=str(n)) for n in range(5)]
+    assert _result(Server(*moving, run("r", "completed")), "r", "acme", 0)["state"] == "completed"
