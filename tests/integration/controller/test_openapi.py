@@ -36,7 +36,7 @@ def test_the_document_names_every_route(fleet):
         "POST /v1/nodes/{node}/uncordon", "POST /v1/nodes/{node}/drain", "GET /v1/tenants/{tenant}/points",
         "GET /v1/tenants/{tenant}/logs", "GET /v1/tenants/{tenant}/token",
         "PUT /v1/apps/{sha256}", "GET /v1/apps/{sha256}", "GET /v1/nodes", "GET /v1/events", "GET /v1/sd",
-        "GET /healthz", "GET /readyz", "GET /metrics",
+        "POST /v1/gc", "GET /healthz", "GET /readyz", "GET /metrics",
     } == found  # fmt: skip
 
 
