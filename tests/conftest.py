@@ -11,6 +11,7 @@ from pathlib import Path
 
 import docker
 import pytest
+from hypothesis import HealthCheck, settings
 
 from node.bucket.s3 import S3Store
 from tests.testbed.engine import Engine, NoEngine, running_engine
@@ -18,6 +19,12 @@ from tests.testbed.private import inside, orphans
 from tests.testbed.stores import StoreServer, minio_binary, running_minio, running_seaweedfs
 
 IN_CI = os.environ.get("CI") == "true"
+
+# A busy machine is no finding. In CI the same cases come each time, so that what a change is red for is the change.
+settings.register_profile(
+    "tests", deadline=None, derandomize=IN_CI, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("tests")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 READY_S = 60.0
@@ -23,13 +23,31 @@ class NotReady(AssertionError):
     """A server did not come up; the message shows the end of its log."""
 
 
+# Below those that the kernel gives to connections: one of these could have taken a port before its server does.
+_PORTS = range(15_000, 32_000)
+_given: set[int] = set()
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on now, all different."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+    """Ports of loopback that nobody listens on now, all different, none of them given out here before."""
+    found: list[int] = []
+    for _ in range(10_000):
+        if len(found) == count:
+            return found
+        port = random.SystemRandom().choice(_PORTS)
+        if port not in _given and _is_free(port):
+            _given.add(port)
+            found.append(port)
+    raise AssertionError(f"no {count} ports are free")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as one:
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def wait_until(true: Callable[[], bool], what: str, *, timeout_s: float = READY_S, every_s: float = 0.05) -> None:

@@ -5,7 +5,6 @@ import http.server
 import json
 import os
 import signal
-import socket
 import socketserver
 import subprocess
 import sys
@@ -16,9 +15,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.testbed.process import free_ports
+
 REPOSITORY = Path(__file__).parents[3]
 DOCSEARCH = REPOSITORY / "deploy" / "examples" / "docsearch"
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 
 class Worker:
@@ -120,8 +121,7 @@ class _Answer(http.server.BaseHTTPRequestHandler):
 
 
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+    return free_ports(1)[0]
 
 
 @pytest.fixture
