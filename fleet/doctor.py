@@ -99,9 +99,22 @@ def _bucket(settings: Settings) -> Iterator[Finding]:
     yield Finding(
         "bucket", True, f"{settings.bucket} answers, conditional writes hold ({result.seconds * 1000:.0f} ms)"
     )
+    yield _sidecars(location)
     yield _clock(result.clock_offset_s)
     yield _fleet(settings, store)
     yield _controllers(store)
+
+
+def _sidecars(location: Location) -> Finding:
+    """Whether Litestream can use the credentials of this machine."""
+    try:
+        location.lasting_credentials()
+    except Denied as e:
+        return Finding("sidecars", False, str(e), "use a user's keys: deploy/production.md has the policy for it")
+    return Finding(
+        "sidecars", True, "they use this machine's credentials for the bucket, not limited to their tenant's prefix; "
+        "deploy/production.md says what that means",
+    )  # fmt: skip
 
 
 def _clock(offset_s: float | None) -> Finding:

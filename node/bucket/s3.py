@@ -84,6 +84,17 @@ class Location:
             raise Denied(f"the credentials for the bucket cannot be read: {e}") from e
         return Credentials(now.access_key or "", now.secret_key or "", now.token)
 
+    def lasting_credentials(self) -> Credentials:
+        """Those that a sidecar can be given, for as long as it runs. Raises Denied for temporary ones: Litestream takes
+        no session token, and could not renew it."""
+        found = self.credentials()
+        if found.token:
+            raise Denied(
+                "the credentials for the bucket are temporary (they come with a session token), and Litestream takes "
+                "none: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a user's keys"
+            )
+        return found
+
     def __str__(self) -> str:
         where = f" at {self.endpoint}" if self.endpoint else ""
         return f"s3://{self.bucket}/{self.prefix}{where}"

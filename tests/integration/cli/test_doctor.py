@@ -20,7 +20,8 @@ from tests.testbed.engine import Engine
 from tests.testbed.stores import StoreServer
 
 FLEET = Path(sys.executable).with_name("fleet")
-ALL = {"token", "bucket", "clock", "fleet", "controllers", "engine", "cgroup", "images", "firewall", "quota", "disk"}
+ALL = {"token", "bucket", "sidecars", "clock", "fleet", "controllers"}
+ALL |= {"engine", "cgroup", "images", "firewall", "quota", "disk"}
 
 
 @dataclass(frozen=True)
