@@ -160,7 +160,7 @@ async def _restore(ctx: Context, t: HeldTenant, vol: Volume, uid: int, db: str, 
 
 async def _job(ctx: Context, t: HeldTenant, vol: Volume, uid: int, db: str, of: Source) -> JobResult:
     folder = _folder(ctx, t) / config.meta_name(db) / ltx.hex16(of.txid)
-    credentials = ctx.replica.credentials(keys.epoch_data(of.tenant, of.epoch))
+    credentials = await ctx.on_store(ctx.replica.credentials, keys.epoch_data(of.tenant, of.epoch))
     await ctx.on_engine(write_config, folder, uid, config.restore(ctx.replica, {db: of.prefix(db)}, credentials))
     spec = JobSpec(
         tenant=t.tenant, epoch=t.claim.epoch, session=t.claim.session, uid=uid, volume=vol, config=folder,
