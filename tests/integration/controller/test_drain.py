@@ -142,3 +142,13 @@ def test_nodes_are_listed_with_zone_session_and_the_age_of_their_lease(busy):
 def test_a_body_that_is_no_number_is_bad_input(pair):
     refused = pair.client.post("/v1/nodes/n1/drain", json={"at_once": 0})
     assert (refused.status_code, refused.json()["field"]) == (422, "at_once")
+
+
+def test_the_metrics_say_that_a_drain_stands_still(pair):
+    pair.up("pinned", node="n1")
+    stuck = 'fleet_leaving_tenants{stage="stuck"}'
+    assert f"{stuck} 0.0" in pair.client.get("/metrics").text
+    pair.client.post("/v1/nodes/n1/drain", json={"at_once": 1}).raise_for_status()
+    assert f"{stuck} 1.0" in pair.client.get("/metrics").text
+    pair.client.post("/v1/nodes/n1/uncordon").raise_for_status()
+    assert f"{stuck} 0.0" in pair.client.get("/metrics").text
