@@ -8,6 +8,7 @@ are finished, then the engine is closed.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -58,6 +59,8 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
     try:
         settings.data.mkdir(parents=True, exist_ok=True)
         tenant = load_tenant(settings.app)
+        gc.freeze()  # what is loaded now stays: no collection has to look through it
+        gc.enable()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_run(settings, tenant, listener))
     except (TenantError, WorkflowError) as error:
@@ -92,7 +95,7 @@ async def _run(settings: Settings, tenant: Tenant, listener: socket.socket) -> N
     counts = RequestCounts()
     api = Api(engine, counts, door, stopping)
     server = QuietServer(
-        Site(Routes(operations(api)), counts, tenant.asgi, api.pressure), stopping, lifespan=tenant.asgi is not None
+        Site(Routes(operations(api)), counts, tenant.asgi, api.pressure), stopping, tenant=tenant.asgi is not None
     )
     opening = asyncio.create_task(_open(engine, api, waker, stopping), name="open")
     try:

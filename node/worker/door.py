@@ -11,8 +11,9 @@ import asyncio
 import json
 import logging
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+from node.workflow.values import dataclass
 
 log = logging.getLogger("node.worker.door")
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from node.worker.http import Request, Response, Stream
 from node.worker.pressure import Load
 from node.worker.problem import Problem, invalid
+from node.workflow.values import dataclass
 
 Schema = Mapping[str, Any]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, cast
@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 from node.worker.http import Asgi
 from node.worker.problem import CONTENT_TYPE, INTERNAL, Problem
 from node.workflow import Workflow
+from node.workflow.values import dataclass
 
 ENGINE_OPTIONS: Final = ("queues", "schedules", "retention", "codec")
 
