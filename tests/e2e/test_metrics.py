@@ -24,6 +24,8 @@ SHIPPED = ROOT / "deploy/prometheus"
 CONTROLLER = {
     "fleet_tenants",
     "fleet_nodes",
+    "fleet_leaving_tenants",
+    "fleet_controller_acts",
     "fleet_operations_total",
     "fleet_operation_duration_seconds_count",
     "fleet_reconcile_duration_seconds_count",
