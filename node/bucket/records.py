@@ -104,7 +104,8 @@ class Owner(Record):
     `data_epoch` is the newest epoch whose first snapshot is confirmed, 0 for none. `positions` is each file's txid
     that is known to be in the bucket: written when the epoch's data is confirmed, a bound that a later cut must reach,
     and at a release, when a volume must be exactly there to go on with the same epoch after its machine went down.
-    `restore_id` is the last restore request that was carried out.
+    `restore_id` is the last restore request that was carried out. `born` is the first epoch of a life after a purge:
+    what is older is not the tenant's any more.
     """
 
     tenant: str
@@ -117,6 +118,7 @@ class Owner(Record):
     positions: Txids = {}
     wake_at: float | None = None
     restore_id: str | None = None
+    born: Count = 0
     reason: str = ""
     message: str = ""
 

@@ -14,7 +14,7 @@ from node.agent.custody.position import Position
 from node.agent.ports import Volume
 from node.bucket import cas, keys
 from node.bucket.errors import Missing
-from node.bucket.records import Lineage
+from node.bucket.records import Lineage, Owner
 from node.bucket.store import Store
 
 _LOOKS = 3
@@ -92,22 +92,26 @@ def lineages(store: Store, tenant: str) -> list[Lineage]:
     return sorted((h.record for h in held if h), key=lambda r: r.epoch)
 
 
-def salvage(store: Store, tenant: str, below: int, databases: Iterable[str]) -> tuple[int, dict[str, int]]:
-    """For a tenant without a data epoch: the newest epoch below `below` of which anything can be restored.
+def salvage(store: Store, owner: Owner, databases: Iterable[str]) -> tuple[int, dict[str, int]]:
+    """For a tenant without a data epoch: the newest epoch below its owner's of which anything can be restored.
 
     An epoch that died before it was whole may hold the only copy of what its tenant wrote. What was written before the
-    tenant was last born is not its own. (0, {}) if there is nothing at all: then it may be born empty.
+    tenant was last born is not its own. (0, {}) if there is nothing at all: then it may be born empty. An epoch and no
+    file if it has objects of them of which nothing can be restored.
     """
+    tenant, below = owner.tenant, owner.epoch
     candidates = [e for e in epochs_with_files(store, tenant) if e < below]
     if not candidates:
         return 0, {}
     born = [r.epoch for r in lineages(store, tenant) if r.reason in {"born", "reborn"} and r.epoch < below]
+    holding, wanted = 0, set(databases)
     for epoch in candidates:
-        if epoch < max(born, default=0):
+        if epoch < max(owner.born, *born, 0):
             break
         found = objects(store, tenant, epoch)
-        match cut.cut(found, databases, {}):
+        match cut.cut(found, wanted, {}):
             case cut.Whole(files) | cut.Broken(instead=files):
                 if files:
                     return epoch, files
-    return 0, {}
+        holding = holding or (epoch if wanted & found.keys() else 0)
+    return holding, {}

@@ -53,6 +53,8 @@ async def take(ctx: Context, a: Assignment) -> HeldTenant:
 
 async def _decide(ctx: Context, a: Assignment, me: Me, found: Held[Owner] | None) -> Continue | Fresh:
     owner = found.record if found else None
+    if over := rules.overtaken(owner, a.generation):
+        raise _down(a.tenant, over.reason, over.why)
     lease: Held[Lease] | None = None
     if owner and owner.state not in rules.IDLE and owner.node != me.node:
         lease = await ctx.on_store(cas.read, ctx.store, keys.node(owner.node), Lease)  # after the owner record
@@ -101,7 +103,7 @@ def _record(ctx: Context, a: Assignment, me: Me, found: Held[Owner] | None, deci
     if isinstance(decision, Continue):
         return new_owner(found.record, **mine, state="running")
     if found.record.state == "purged":
-        return new_owner(found.record, **mine, state="claimed", data_epoch=0, positions={})
+        return new_owner(found.record, **mine, state="claimed", data_epoch=0, positions={}, born=decision.epoch)
     return new_owner(found.record, **mine, state="claimed")
 
 
@@ -174,8 +176,9 @@ async def _sources(ctx: Context, a: Assignment, t: HeldTenant, *, purged: bool) 
     if purged:
         return _Found({})
     if owner.data_epoch == 0:
-        epoch, files = await ctx.on_store(salvage, ctx.store, a.tenant, owner.epoch, a.spec.databases)
-        return _Found({db: Source(a.tenant, epoch, txid) for db, txid in files.items()})
+        epoch, files = await ctx.on_store(salvage, ctx.store, owner, a.spec.databases)
+        why = f"epoch {epoch} holds objects of it, and no whole state" if epoch and not files else ""
+        return _Found({db: Source(a.tenant, epoch, txid) for db, txid in files.items()}, why)
     return await ctx.on_store(_newest, ctx.store, owner, a.spec.databases)
 
 
