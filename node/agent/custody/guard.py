@@ -259,6 +259,8 @@ class Guard:
         while self._session.state == "revoked" and not await in_thread(lambda: freezer.kill(self._cage)):
             log.error("kill.incomplete", processes=freezer.processes(self._cage))
         plan = await self._registrar.plan(self._session)
+        if self._session.state not in ("starting", "revoked"):
+            return  # asked to leave meanwhile
         self._session, self._pending, self._fleet_id = plan.session, None, plan.fleet_id
         sent = replace(plan.write, started=self._now())
         try:
