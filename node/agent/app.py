@@ -79,8 +79,8 @@ def replica_target(location: Location, clock: Callable[[], float] = time.monoton
         nonlocal known, until
         with lock:
             if known is None or clock() >= until:
-                found = location.credentials()
-                known, until = Credentials(found.access_key, found.secret_key, found.token or ""), clock() + SAME_S
+                found = location.lasting_credentials()
+                known, until = Credentials(found.access_key, found.secret_key), clock() + SAME_S
             return known
 
     return ReplicaTarget(location.bucket, location.prefix, location.endpoint, location.region, credentials)

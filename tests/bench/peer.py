@@ -84,7 +84,7 @@ class Peer:
     def _configured(self, tenant: str, spec: TenantSpec, volume: Volume) -> Path:
         keys = self._stage.minio.credentials
         endpoint = self._stage.box.env["FLEET_S3_ENDPOINT"]
-        given = Credentials(keys.access_key, keys.secret_key, "")
+        given = Credentials(keys.access_key, keys.secret_key)
         target = ReplicaTarget(self._stage.bucket, "peer/", endpoint, REGION, lambda _: given)
         paths = {db: f"{tenant}/{db}" for db in spec.databases}
         content = config.sidecar(target, paths, given, rpo_s=spec.rpo, retention_s=spec.retention)

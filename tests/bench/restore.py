@@ -130,7 +130,7 @@ class _Peer:
 
     def _call(self, check: tuple[str, ...]) -> float:
         given = self._s.minio.credentials
-        credentials = Credentials(given.access_key, given.secret_key, "")
+        credentials = Credentials(given.access_key, given.secret_key)
         target = ReplicaTarget(self._s.bucket, "fleet/", self._s.minio.endpoint, REGION, lambda _: credentials)
         settings = self._folder / "config"
         write_config(settings, 0, config.restore(target, {DATABASE: self._prefix}, credentials))

@@ -36,7 +36,6 @@ class Credentials:
 
     access_key: str = field(repr=False)
     secret_key: str = field(repr=False)
-    session_token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

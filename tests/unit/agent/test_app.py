@@ -19,7 +19,7 @@ class Chain:
     region: str = "r"
     asked: list[int] = field(default_factory=list)
 
-    def credentials(self) -> s3.Credentials:
+    def lasting_credentials(self) -> s3.Credentials:
         self.asked.append(1)
         return s3.Credentials(f"key-{len(self.asked)}", "secret", None)
 
