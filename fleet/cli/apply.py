@@ -18,6 +18,7 @@ from fleet.cli.output import show_json, talk
 
 # Most tenants are up within this; the answer then comes with the request, and nothing is polled.
 FIRST_WAIT = "3s"
+_SIZES = ("limits.memory", "limits.disk")
 
 
 def _report(context: Context, views: list[dict[str, Any]]) -> None:
@@ -114,7 +115,7 @@ def up(
     query = {} if no_wait else {"wait": FIRST_WAIT}
     view = client.call("PUT", tenant_path(tenant), body, query=query, headers=headers)
     # Of a new tenant what was asked for is news; its defaults are in `status` and in --dry-run.
-    news = [c for c in view["changes"] if stored is not None or c["path"].partition(".")[0] in wanted]
+    news = [c for c in view["changes"] if stored is not None or _asked(c["path"], wanted)]
     for line in _lines(news):
         context.talk(f"{tenant}: {line}")
     end(context, [view], no_wait)
@@ -155,11 +156,28 @@ def _upload(context: Context, folder: Path, *, send: bool) -> str:
         return app.sha256
 
 
-def _lines(changes: list[dict[str, Any]]) -> list[str]:
-    def text(value: Any) -> str:
-        return "-" if value is None else json.dumps(value)
+def _asked(path: str, wanted: dict[str, Any]) -> bool:
+    """Whether a spec that is sent says something about this path."""
+    first, _, rest = path.partition(".")
+    within = wanted.get(first)
+    return rest in within or rest.partition(".")[0] in within if isinstance(within, dict) else first in wanted
 
-    return [f"{c['path']}: {text(c.get('old'))} → {text(c.get('new'))}" for c in changes]
+
+def _lines(changes: list[dict[str, Any]]) -> list[str]:
+    def text(path: str, value: Any) -> str:
+        if value is None:
+            return "-"
+        return _exactly(value) if path in _SIZES else json.dumps(value)
+
+    return [f"{c['path']}: {text(c['path'], c.get('old'))} → {text(c['path'], c.get('new'))}" for c in changes]
+
+
+def _exactly(size_bytes: int) -> str:
+    """Bytes as they are written on the command line, never rounded: two that differ are shown as different."""
+    for scale, unit in ((1 << 30, "g"), (1 << 20, "m"), (1 << 10, "k")):
+        if size_bytes % scale == 0:
+            return f"{size_bytes // scale}{unit}"
+    return str(size_bytes)
 
 
 def _changes(context: Context, answer: dict[str, Any]) -> None:
