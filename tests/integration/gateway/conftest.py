@@ -48,11 +48,11 @@ def running(folder: Path) -> Iterator[Running]:
     if shutil.which("haproxy") is None or os.geteuid() != 0:
         pytest.skip("needs haproxy and root: apt-get install haproxy")
     port = free_port()
-    config = GatewayConfig(f"127.0.0.1:{port}", domain="fleet.test", hold_s=5)
+    config = GatewayConfig(f"127.0.0.1:{port}", domain="fleet.test", hold_s=30)
     process = HostProcess(folder)
     gateway = HaproxyGateway(config, process, folder, UID)
     gateway.ensure()
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
         yield Running(gateway, process, folder, port, client, config)
     gateway.stop()
 

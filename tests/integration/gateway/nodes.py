@@ -86,7 +86,7 @@ class Nodes:
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Run on the nodes' loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     def at(self, name: str, **changes: Any) -> StandIn:
         """A node that listens on a port of its own and is in the bucket."""
@@ -117,7 +117,7 @@ class StandIn:
         self.gateway = HaproxyGateway(self.config, self.process, folder, UID)
         self.finder = Finder(nodes.bucket.store, self.gateway, name, self.url)
         self.door = GatewayDoor(Files(folder).door, UID, self.finder.ask, self.finder.doubt)
-        self.client = httpx.Client(base_url=self.url, timeout=20)
+        self.client = httpx.Client(base_url=self.url, timeout=60)
         self._keeping: asyncio.Task[None] | None = None
 
     def open(self) -> None:
@@ -148,7 +148,7 @@ class StandIn:
     def until(self, path: str, wanted: Callable[[httpx.Response], bool]) -> httpx.Response:
         """Ask until the answer is as wanted; bounded."""
         last = None
-        for _ in range(400):
+        for _ in range(1200):
             last = self.client.get(path)
             if wanted(last):
                 return last

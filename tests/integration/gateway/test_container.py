@@ -43,19 +43,19 @@ def test_it_serves_confined_and_comes_back_with_its_routes(
     try:
         gateway.ensure()
         gateway.route("acme", Route(server.address))
-        assert httpx.get(url).json()["name"] == "acme"
+        assert httpx.get(url, timeout=60).json()["name"] == "acme"
         confined(client, container.name)
 
         client.api.kill(container.name, "SIGKILL")
-        client.api.wait(container.name, timeout=20)
+        client.api.wait(container.name, timeout=120)
         assert gateway.in_flight("acme") == 0
         gateway.ensure()
-        assert httpx.get(url).json()["name"] == "acme"
+        assert httpx.get(url, timeout=60).json()["name"] == "acme"
 
         gateway.stop()
         adopted = HaproxyGateway(GatewayConfig(f"127.0.0.1:{port}"), process, folder, UID)
         adopted.ensure()
-        assert httpx.get(url).json()["name"] == "acme"
+        assert httpx.get(url, timeout=60).json()["name"] == "acme"
         container.start()
         assert adopted.tenants().keys() == {"acme"}
     finally:

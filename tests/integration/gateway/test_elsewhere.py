@@ -117,7 +117,7 @@ def test_streams_uploads_and_websockets_go_through_both(here: StandIn, there: St
         with socket.create_connection(("127.0.0.1", here.port)) as s, connect(url, sock=s) as ws:
             for i in range(20):
                 ws.send(f"{i}")
-                assert ws.recv(5) == f"acme: {i}"
+                assert ws.recv(30) == f"acme: {i}"
             assert here.gateway.used() == {"acme": here.gateway.used()["acme"]}
 
 
@@ -144,7 +144,7 @@ def test_those_who_wait_where_a_tenant_left_follow_it_and_none_is_refused(
     there.client.get("/t/acme/", headers=right)
     here.gateway.hold("acme", leaving=True)
     with ThreadPoolExecutor(4) as pool:
-        waiting = [pool.submit(httpx.post, f"{here.url}/t/acme/x", headers=right, timeout=30) for _ in range(4)]
+        waiting = [pool.submit(httpx.post, f"{here.url}/t/acme/x", headers=right, timeout=60) for _ in range(4)]
         here.nodes.bucket.owner("acme", "here", "released")
         here.nodes.do(_call(here.finder.follow, "acme"))
         there.gateway.hold("acme")
@@ -152,7 +152,7 @@ def test_those_who_wait_where_a_tenant_left_follow_it_and_none_is_refused(
         here.until("/healthz", lambda _: here.gateway.tenants()["acme"].state == "via")
         assert not any(w.done() for w in waiting)
         there.has(acme, TOKEN_SHA256, epoch=2)
-        assert [w.result(20).json()["path"] for w in waiting] == ["/x"] * 4
+        assert [w.result(60).json()["path"] for w in waiting] == ["/x"] * 4
 
 
 async def _call(what: object, *args: object) -> None:
@@ -173,7 +173,7 @@ def test_a_frozen_machine_holds_nobody_up_once_its_session_is_over(
             here.until("/healthz", lambda _: here.gateway.used()["acme"] == 2)
             third.has(acme, epoch=2)
             here.nodes.bucket.lease("there", there.url, state="gone")
-            answer = hanging.result(30)
+            answer = hanging.result(60)
             assert (answer.status_code, answer.json()["retryable"]) == (502, True)
         assert here.until("/t/acme/", lambda r: r.status_code == 200).json()["name"] == "acme"
     finally:

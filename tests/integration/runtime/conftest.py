@@ -65,7 +65,7 @@ class Bench:
 
     def ended(self, name: str) -> Container:
         """The container once it has ended; its log ends a moment before it does."""
-        for _ in range(200):
+        for _ in range(1200):
             (found,) = [c for c in self.runtime.containers() if c.name == name]
             if not found.running:
                 return found

@@ -245,9 +245,11 @@ def test_a_container_that_is_started_into_a_freeze_runs_nothing_and_can_be_kille
     starting = threading.Thread(target=start)
     try:
         starting.start()
-        time.sleep(2)
-        bench.runtime.kill(name)
-        starting.join(30)
+        for _ in range(60):  # how soon the engine comes to its start is its own affair
+            starting.join(1)
+            if not starting.is_alive():
+                break
+            bench.runtime.kill(name)
         assert not starting.is_alive()
         assert not [c for c in bench.runtime.containers() if c.running]
         assert not (bench.volumes.ensure("acme", bench.uids.of("acme"), 64 << 20).data / "ran").exists()
@@ -258,12 +260,15 @@ def test_a_container_that_is_started_into_a_freeze_runs_nothing_and_can_be_kille
 
 def test_a_death_is_heard_with_how_it_came(bench: Bench) -> None:
     heard: list[Container] = []
-    watcher = threading.Thread(target=lambda: heard.extend(_first(bench.runtime.deaths(), 2)), daemon=True)
+    watcher = threading.Thread(target=lambda: _hear(bench.runtime.deaths(), heard, "acme", "hog"), daemon=True)
     watcher.start()
-    time.sleep(0.5)
+    for n in range(30):  # until it watches
+        bench.ended(bench.run(bench.worker(f"early{n}", "raise SystemExit(0)")).name)
+        if heard:
+            break
     bench.run(bench.worker("acme", "raise SystemExit(3)"))
     bench.run(bench.worker("hog", "x = bytearray(1 << 30)", memory_bytes=48 << 20))
-    watcher.join(20)
+    watcher.join(60)
     by_tenant = {c.tenant: c for c in heard}
     assert (by_tenant["acme"].exit_code, by_tenant["acme"].oom_killed, by_tenant["acme"].running) == (3, False, False)
     assert (by_tenant["hog"].exit_code, by_tenant["hog"].oom_killed) == (137, True)
@@ -304,7 +309,7 @@ def test_an_engine_that_is_away_is_an_error_of_ours_and_its_return_is_enough(ben
         with pytest.raises(RuntimeFailed) as raised:
             bench.runtime.containers()
         assert (raised.value.reason, raised.value.retryable) == ("no_engine", True)
-        watcher.join(10)
+        watcher.join(60)
         assert not watcher.is_alive()
     finally:
         engine.start()
@@ -342,12 +347,16 @@ def test_the_nodes_check_finds_no_engine_and_one_without_permission(tmp_path: Pa
     assert "group docker" in done.stdout, done.stderr
 
 
-def _first(found: Iterator[Container], count: int) -> list[Container]:
-    return [next(found) for _ in range(count)]
+def _hear(deaths: Iterator[Container], heard: list[Container], *tenants: str) -> None:
+    """Note every death until these tenants' have come."""
+    for container in deaths:
+        heard.append(container)
+        if {c.tenant for c in heard} >= set(tenants):
+            return
 
 
 def _until(holds: Callable[[], bool]) -> None:
-    for _ in range(200):
+    for _ in range(1200):
         if holds():
             return
         time.sleep(0.05)
