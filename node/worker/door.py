@@ -13,7 +13,7 @@ import logging
 import time
 from pathlib import Path
 
-from node.workflow.values import dataclass
+from node.workflow.dataclass import dataclass
 
 log = logging.getLogger("node.worker.door")
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from node.workflow import values
+from node.workflow import dataclass as own
 
-MAKERS: list[Any] = [dataclasses.dataclass, values.dataclass]
+MAKERS: list[Any] = [dataclasses.dataclass, own.dataclass]
 
 
-@pytest.fixture(params=MAKERS, ids=["dataclasses", "values"])
+@pytest.fixture(params=MAKERS, ids=["dataclasses", "own"])
 def dataclass(request: pytest.FixtureRequest) -> Any:
     return request.param
 
