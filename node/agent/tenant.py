@@ -55,6 +55,7 @@ class Tenant:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._closing = False
         self._settling = Settling(name, self._settle, self._settled, self.ousted)
         self._tasks: set[asyncio.Task[None]] = set()
         self.ousting = asyncio.Lock()
@@ -76,7 +77,7 @@ class Tenant:
     def poke(self) -> None:
         """Look again at what is wanted and what is."""
         self._wake.set()
-        if self._task is None:
+        if self._task is None and not self._closing:
             self._task = asyncio.create_task(self._run(), name=f"tenant-{self.name}")
 
     async def close(self) -> None:
@@ -190,7 +191,11 @@ class Tenant:
         self.poke()
 
     async def release_now(self) -> str:
-        """The node stops: give the tenant up in order. Empty when done, else why it stays on this disk."""
+        """The node stops: give the tenant up in order. Empty when done, else why it stays on this disk.
+
+        From here on nothing that is wanted of it is done: a server that is started again would write what is not
+        confirmed any more."""
+        self._closing = True
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

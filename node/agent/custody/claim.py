@@ -96,6 +96,13 @@ def freedom(me: Me, owner: Owner | None, lease: Lease | None, restore: Restore |
     return Elsewhere(f"node {owner.node} holds it in session {owner.session}", owner.node, owner.epoch)
 
 
+def overtaken(owner: Owner | None, generation: int) -> No | None:
+    """A purge ends every generation before it: an agent or a controller that has not heard of it brings nothing up."""
+    if owner is None or owner.state != "purged" or generation >= owner.observed_generation:
+        return None
+    return No("overtaken", f"it was purged by generation {owner.observed_generation}: generation {generation} is over")
+
+
 def _mine(me: Me, owner: Owner) -> bool:
     # An earlier session of this node: the guard promises that nothing of it runs, or will.
     return owner.node == me.node and owner.session <= me.session

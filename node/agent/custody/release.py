@@ -84,7 +84,9 @@ async def _whole(ctx: Context, t: HeldTenant, vol: Volume, local: dict[str, int]
 async def _record(
     ctx: Context, t: HeldTenant, to: To, generation: int | None, data_epoch: int, recorded: dict[str, str]
 ) -> None:
-    changes: dict[str, object] = {"restore_id": t.claim.restore_id} if t.claim.restore_id else {}
+    changes: dict[str, object] = {}
+    if t.claim.restore_id and data_epoch == t.claim.epoch:  # else what was asked for is not carried out
+        changes["restore_id"] = t.claim.restore_id
     if generation is not None:
         changes["observed_generation"] = generation
     await write_owner(ctx, t, state=to, data_epoch=data_epoch, positions=recorded, reason="", message="", **changes)

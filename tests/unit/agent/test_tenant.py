@@ -300,6 +300,19 @@ def test_nothing_is_released_while_the_worker_runs_though_the_engine_refused_to_
     run(tmp_path, test)
 
 
+def test_a_node_that_stops_starts_nothing_again_whatever_is_wanted_of_it_meanwhile(tmp_path: Path) -> None:
+    async def test(place: Place) -> None:
+        await place.up()
+        place.custody.unconfirmed = 10**6
+        assert await place.tenant.release_now()
+        place.tenant.assign(UP.model_copy(update={"generation": 2}))
+        await asyncio.sleep(0)
+        assert place.tenant._task is None
+        assert NAME not in place.engine.found
+
+    run(tmp_path, test)
+
+
 def test_a_release_that_did_not_end_is_taken_back_before_the_worker_starts_again(tmp_path: Path) -> None:
     async def test(place: Place) -> None:
         await place.up()
@@ -466,5 +479,17 @@ def test_one_that_is_ousted_while_it_waits_takes_no_place(tmp_path: Path) -> Non
             await place.tenant.ousted()
         assert places.taken == 0
         assert place.engine.made == 0
+
+    run(tmp_path, test)
+
+
+def test_tenants_are_not_claimed_far_ahead_of_what_can_be_brought_up(tmp_path: Path) -> None:
+    async def test(place: Place) -> None:
+        async with place.node.parts.places.place("other", Rank.VOLUME):
+            for name in ("acme", "beta", "gamma", "delta"):
+                place.node._tenant(name).assign(UP.model_copy(update={"tenant": name}))
+            waiting = ("acme", "beta", "gamma", "delta")
+            await place.until(lambda: all(place.node.board.get(name).reason == "its_turn" for name in waiting))
+            assert place.custody.calls.count("claim") == 2
 
     run(tmp_path, test)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from node.agent.custody.claim import Me
+from node.agent.custody.claim import Me, overtaken
 from node.agent.custody.release import To, _closing
 from node.bucket.records import Owner, OwnerState
 
@@ -34,3 +34,11 @@ def test_a_free_record_is_closed(state: OwnerState, to: To, generation: int, bec
 @pytest.mark.parametrize("to", ["released", "purged"])
 def test_an_overtaken_wish_closes_nothing(to: To) -> None:
     assert _closing(ME, owner("running"), to, 4) == {}
+
+
+@pytest.mark.parametrize(
+    ("state", "generation", "refused"), [("purged", 4, True), ("purged", 5, False), ("released", 4, False)]
+)
+def test_what_a_purge_has_overtaken_is_not_brought_up(state: OwnerState, generation: int, refused: bool) -> None:
+    """An agent remembers what it was told before its machine went down; another node was told of the purge."""
+    assert (overtaken(owner(state), generation) is not None) is refused

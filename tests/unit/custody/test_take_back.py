@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -132,3 +133,17 @@ def test_nothing_is_acknowledged_while_the_record_says_released(monkeypatch: pyt
         await durable._still_ours(s.custody._ctx, s.tenant)
 
     play(monkeypatch, script)
+
+
+@pytest.mark.parametrize(("data_epoch", "noted"), [(2, None), (3, "back")])
+def test_a_restore_counts_as_done_only_once_its_epoch_holds_the_data(
+    monkeypatch: pytest.MonkeyPatch, data_epoch: int, noted: str | None
+) -> None:
+    """One that failed half-way and was given up is carried out by the next claim, not taken for done."""
+
+    async def script(scene: Scene) -> None:
+        await scene.custody.release("acme", to="released", generation=2)
+
+    scene = play(monkeypatch, script, replace(CLAIM, data_epoch=data_epoch, restore_id="back"))
+    assert scene.record().record.state == "released"
+    assert scene.record().record.restore_id == noted
