@@ -47,7 +47,8 @@ class NotHealthy(Exception):
 class Parts:
     """What a walk works with; made once by the agent's app. `follow` sends those who wait after a tenant that left.
 
-    `places` are for what computes on a walk up; `claims` for what goes before that and waits for the bucket.
+    `places` are for what computes on a walk up; `claims` for what goes before that and waits for the bucket, until
+    there is a place for the rest.
     """
 
     custody: Custody
@@ -60,7 +61,7 @@ class Parts:
     image_prefix: str
     follow: Callable[[str], None] = lambda _: None
     places: Places = field(default_factory=Places)
-    claims: Places = field(default_factory=lambda: Places(4, 4))
+    claims: Places = field(default_factory=lambda: Places(2, 2))
 
 
 async def both(first: Awaitable[None], second: Awaitable[None]) -> None:
@@ -111,10 +112,12 @@ class Walk:
         await self._check_image(want)
         self._fetching = asyncio.create_task(self._fetch(want))
         self.phases = []
-        async with self.turn(want, Rank.CLAIM):
+        async with contextlib.AsyncExitStack() as claiming:  # not far ahead of what can go on then
+            await claiming.enter_async_context(self.turn(want, Rank.CLAIM))
             claim = await self._take(want)
-        async with self.turn(want, Rank.VOLUME):
-            return await self._prepare(want, claim, progress)
+            async with self.turn(want, Rank.VOLUME):
+                await claiming.aclose()
+                return await self._prepare(want, claim, progress)
 
     @contextlib.asynccontextmanager
     async def turn(self, want: Assignment, rank: Rank, *, last: bool = False) -> AsyncIterator[None]:

@@ -40,7 +40,7 @@ def run(*, quick: bool = False) -> Iterator[Figure]:
         names = [f"many-{n}" for n in range(count)]
         spec = _up(fleet, names)
         answers, phases, counted_from = _failover(fleet, names)
-        side_by_side(lambda name: fleet.fleet("down", name), names, 4)
+        side_by_side(lambda name: _down(fleet, name), names, 4)
         survivors = fleet.machines[1:]
         degrees = PEER_AT_ONCE[:1] if quick else PEER_AT_ONCE
         theirs = {at_once: _peers(fleet, survivors, spec, count, at_once) for at_once in degrees}
@@ -212,6 +212,12 @@ def _up(fleet: Fleet, names: list[str]) -> dict[str, Any]:
         fleet.fleet("up", f"warm-{machine.name}", *words, "--node", machine.name)
         fleet.fleet("down", f"warm-{machine.name}")
     return dict(first["spec"])
+
+
+def _down(fleet: Fleet, name: str) -> None:
+    status, view = fleet.api("POST", f"/v1/tenants/{name}/stop?wait=25s")
+    assert status in (200, 202), view
+    fleet.wait_state(name, "released", timeout_s=PATIENCE_S)
 
 
 @contextlib.contextmanager
