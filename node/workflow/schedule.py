@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from node.workflow.errors import InvalidInput
@@ -100,6 +100,8 @@ SPEC: Final = (
     "workflow", "cron", "time_zone", "overlap", "catchup_window_s", "jitter_s", "queue", "queue_key", "priority",
     "attributes",
 )  # fmt: skip  # the names, in the order of their meaning
+_HOURS: Final = 24
+_MINUTE: Final = timedelta(minutes=1)
 _SOME_MOMENT_MS: Final = 1_700_000_000_000
 
 
@@ -126,12 +128,25 @@ def times(schedule: Schedule, after_ms: int) -> Iterator[int]:
         found = CronSim(expression, start)
     except CronSimError as error:
         raise InvalidInput("cron", f"{schedule.cron!r:.200}: {error}") from None
+    moments: Iterator[datetime] = found
+    if len(found.hours) < _HOURS:
+        local = CronSim(expression, start.replace(tzinfo=None))
+        moments = (_moment(time, start.tzinfo) for time in local)
     last_ms = after_ms
-    for moment in found:
+    for moment in moments:
         at_ms = round(moment.timestamp()) * 1000
         if at_ms > last_ms:  # an hour that comes twice is walked through twice
             last_ms = at_ms
             yield at_ms
+
+
+def _moment(local: datetime, in_zone: tzinfo | None) -> datetime:
+    """When the clocks of a zone show this time first; right after it, when they leave it out."""
+    moment = local.replace(tzinfo=in_zone)
+    while moment.astimezone(UTC).astimezone(in_zone).replace(tzinfo=None) != local:
+        local = local.replace(second=0) + _MINUTE
+        moment = local.replace(tzinfo=in_zone)
+    return moment
 
 
 @dataclass(frozen=True, slots=True)

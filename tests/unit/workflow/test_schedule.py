@@ -40,12 +40,20 @@ def test_times_are_of_the_time_zone() -> None:
 def test_a_time_that_summer_time_leaves_out_comes_right_after_it() -> None:
     # On 29 March 2026 it is 03:00 in Vienna after 01:59.
     assert walls("30 2 * * *", "Europe/Vienna", "2026-03-28T12:00+00:00", 2) == ["03-29T01:00", "03-30T00:30"]
+    assert walls("0 30 2 * * *", "Europe/Vienna", "2026-03-28T12:00+00:00", 2) == ["03-29T01:00", "03-30T00:30"]
+    assert walls("*/30 2 * * *", "Europe/Vienna", "2026-03-28T12:00+00:00", 2) == ["03-29T01:00", "03-30T00:00"]
 
 
 def test_a_time_that_comes_twice_is_due_once_and_each_hour_is_due_each_hour() -> None:
     # On 25 October 2026 02:30 comes twice in Vienna: 00:30 and 01:30 UTC.
     assert walls("30 2 * * *", "Europe/Vienna", "2026-10-24T12:00+00:00", 2) == ["10-25T00:30", "10-26T01:30"]
     assert walls("30 2 * * *", "Europe/Vienna", "2026-10-25T00:45+00:00", 1) == ["10-26T01:30"]
+    assert walls("0 30 2 * * *", "Europe/Vienna", "2026-10-24T12:00+00:00", 2) == ["10-25T00:30", "10-26T01:30"]
+    assert walls("*/30 2 * * *", "Europe/Vienna", "2026-10-24T12:00+00:00", 3) == [
+        "10-25T00:00",
+        "10-25T00:30",
+        "10-26T01:00",
+    ]
     assert walls("30 * * * *", "Europe/Vienna", "2026-10-24T23:00+00:00", 4) == [
         "10-24T23:30",
         "10-25T00:30",
@@ -55,7 +63,7 @@ def test_a_time_that_comes_twice_is_due_once_and_each_hour_is_due_each_hour() ->
 
 
 @given(
-    st.sampled_from(["*/7 * * * *", "30 2 * * *", "0,30 1-3 * * *", "15 */6 * * *", "0 0 1 * *"]),
+    st.sampled_from(["*/7 * * * *", "30 2 * * *", "0,30 1-3 * * *", "15 */6 * * *", "0 0 1 * *", "5 30 2 * * *"]),
     st.sampled_from(["UTC", "Europe/Vienna", "America/New_York", "Australia/Lord_Howe", "America/Santiago"]),
     st.integers(ms("2025-01-01T00:00+00:00"), ms("2027-01-01T00:00+00:00")),
 )
