@@ -6,6 +6,7 @@ Python.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import datetime
 import decimal
@@ -26,8 +27,8 @@ Decoder: TypeAlias = Callable[[Any, str], Any]  # (JSON value, path for the erro
 
 
 def encode(value: Any, what: str = "value") -> str:
-    """`value` as canonical JSON text. Dataclasses, enums, dates, UUIDs, paths, decimals and pydantic models are
-    understood.
+    """`value` as canonical JSON text. Dataclasses, enums, dates, times, bytes, UUIDs, paths, decimals and pydantic
+    models are understood.
 
     Raises NotStorable, naming `what`, for anything else, for NaN and for text that is not valid Unicode.
     """
@@ -55,8 +56,12 @@ def _plain(value: Any) -> Any:
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
         return value.value
-    if isinstance(value, datetime.datetime | datetime.date):
+    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     if isinstance(value, uuid.UUID | pathlib.PurePath | decimal.Decimal):
         return str(value)
     if isinstance(value, set | frozenset):
@@ -132,6 +137,8 @@ def _decoder(hint: Any) -> Decoder:
     container = _CONTAINERS.get(origin or hint)
     if container is not None:
         return container(typing.get_args(hint))
+    if isinstance(hint, typing.NewType):
+        return _decoder(hint.__supertype__)
     scalar = _SCALARS.get(hint)
     if scalar is not None:
         return scalar
@@ -278,6 +285,9 @@ _SCALARS: dict[Any, Decoder] = {
     float: _float,
     str: _exact("text", str),
     datetime.datetime: _parsed("a date and time", str, datetime.datetime.fromisoformat, "date and time"),
+    datetime.time: _parsed("a time of day", str, datetime.time.fromisoformat, "time of day"),
+    datetime.timedelta: lambda value, path: datetime.timedelta(seconds=_float(value, path)),
+    bytes: _parsed("bytes in base64", str, functools.partial(base64.b64decode, validate=True), "base64"),
     datetime.date: _parsed("a date", str, datetime.date.fromisoformat, "date"),
     uuid.UUID: _parsed("a UUID", str, uuid.UUID, "UUID"),
     decimal.Decimal: _parsed("a decimal number as text", str, decimal.Decimal, "decimal number"),
