@@ -13,7 +13,7 @@ from typing import Any
 from node.workflow.command import Pending
 from node.workflow.define import Activity
 from node.workflow.describe import describe_error
-from node.workflow.errors import AttemptOver, InvalidInput, NotOpen, NotStorable
+from node.workflow.errors import InvalidInput, NotOpen, NotStorable
 from node.workflow.events import Draft, Kind
 from node.workflow.heartbeat import RECORDED_EVERY_S, Pulse, reset_pulse, set_pulse
 from node.workflow.payload import encode, parse
@@ -70,7 +70,9 @@ class Attempt:
             return Draft(Kind.ACTIVITY_COMPLETED, facts, encode(result, f"the result of activity {activity.name}"))
         except (InvalidInput, NotStorable) as error:  # the same every time
             return Draft(Kind.ACTIVITY_FAILED, {**facts, "error": describe_error(error)})
-        except (Exception, SystemExit, AttemptOver) as error:  # noqa: BLE001 - whatever the author's code raises is the attempt's outcome
+        except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever the author's code raises is the attempt's outcome
             wait_s = activity.retry.wait_s(number, error)
             facts["error"] = describe_error(error)
             if wait_s is None or limits.closed_after(wait_s):

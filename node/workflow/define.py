@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, overl
 from node.workflow.errors import InvalidDefinition
 from node.workflow.payload import Decoder, decoder
 from node.workflow.sandbox import Checks
+from node.workflow.stepping import refuse_in_workflows
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,7 +78,9 @@ class Retry:
 
 @dataclass(frozen=True, eq=False)
 class Activity(Generic[P, R_co]):
-    """A step that touches the world. It runs at least once; calling it directly runs the plain function."""
+    """A step that touches the world. It runs at least once. Calling it directly runs the plain function; workflow code
+    that does so is blocked.
+    """
 
     name: str
     fn: Callable[P, Any]
@@ -94,6 +97,7 @@ class Activity(Generic[P, R_co]):
                 raise InvalidDefinition(f"{name} is {value}: more than 0 seconds, or None for no bound")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        refuse_in_workflows(f"activity {self.name}", f"runs it unrecorded: use ctx.run({self.name}, …)")
         return self.fn(*args, **kwargs)
 
     def options(

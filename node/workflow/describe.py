@@ -9,6 +9,7 @@ from typing import Any, Final
 ERROR_TEXT_CHARS: Final = 4096
 OWN_CODE: Final = __file__.removesuffix("describe.py")  # the library's own frames tell an author nothing
 STDLIB: Final = os.path.dirname(os.__file__)  # noqa: PTH120 - text is what frames have; sysconfig costs 200 KB
+_ASYNCIO: Final = os.path.join(STDLIB, "asyncio", "")  # noqa: PTH118 - the same
 
 
 def describe_error(error: BaseException) -> dict[str, str]:
@@ -37,6 +38,25 @@ def _storable(text: str) -> str:
 def cut(text: str, length: int) -> str:
     """At most `length` characters of `text`; an ellipsis says that there was more."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def raised_by_asyncio(error: BaseException) -> bool:
+    """Whether asyncio itself refused something: `asyncio.timeout` and `TaskGroup` do outside of its tasks."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or not isinstance(error, RuntimeError):
+        return False
+    return trace.tb_frame.f_code.co_filename.startswith(_ASYNCIO)
+
+
+def raised_at(error: BaseException) -> str:
+    """The innermost line of the author's own code that an error came through."""
+    found = "unknown place"
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if not frame.f_code.co_filename.startswith((OWN_CODE, STDLIB)):
+            found = f"{frame.f_code.co_filename}:{line}"
+    return found
 
 
 def where(coro: Any) -> str:

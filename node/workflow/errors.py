@@ -6,7 +6,7 @@ code a command ends with, and whether the same call may succeed when it is repea
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 
 class WorkflowError(Exception):
@@ -211,7 +211,7 @@ class ForeignAwait(WorkflowError):
     def __init__(self, run_id: str, awaited: str, where: str) -> None:
         super().__init__(
             f"workflow code awaits {awaited} ({where}); only what the context offers is recorded: "
-            "use ctx.run, ctx.sleep, ctx.wait_signal or ctx.gather"
+            "use ctx.run, ctx.sleep, ctx.wait_signal, ctx.gather or ctx.timeout"
         )
         self.run_id = run_id
         self.awaited = awaited
@@ -403,3 +403,6 @@ class ContinueAsNew(BaseException):
 
 class Evicted(BaseException):
     """Unwinds the coroutine of a run that leaves memory; its `finally` blocks must not act."""
+
+
+UNWINDING: Final = (Evicted, GeneratorExit, KeyboardInterrupt)  # nothing is awaited behind one of these

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from node.workflow.errors import Cancelled, ContinueAsNew, InvalidDefinition
+from node.workflow.errors import UNWINDING, Cancelled, InvalidDefinition
 from node.workflow.scheduler import Branch, Future, outermost
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ async def gather(machine: Machine, steps: Steps, limit: int | None, return_excep
                 results[index] = branch.error
             else:
                 raise branch.error
-    except (Exception, SystemExit, Cancelled, ContinueAsNew) as failure:
+    except UNWINDING:
+        raise
+    except BaseException as failure:
         await group.stop(failure)
         raise
     finally:
@@ -73,7 +75,9 @@ async def race(machine: Machine, steps: Steps) -> First[Any]:
         index, branch = await group.next()
         if branch.error is not None:
             raise branch.error
-    except (Exception, SystemExit, Cancelled, ContinueAsNew) as failure:
+    except UNWINDING:
+        raise
+    except BaseException as failure:
         await group.stop(failure)
         raise
     await group.stop(None)

@@ -15,13 +15,14 @@ from typing import Any, Final
 from node.workflow.command import Command, Pending
 from node.workflow.context import Context
 from node.workflow.define import Activity, Workflow
-from node.workflow.describe import cut, describe_error, where
+from node.workflow.describe import cut, describe_error, raised_at, where
 from node.workflow.errors import (
     ActivityFailed,
     Cancelled,
     ChildFailed,
     ContinueAsNew,
     ForeignAwait,
+    InvalidDefinition,
     InvalidInput,
     Mismatch,
     NoSuchQuery,
@@ -36,6 +37,7 @@ from node.workflow.query import ask_handler
 from node.workflow.sandbox import sandbox_for
 from node.workflow.scheduler import Branch, Future, Scheduler
 from node.workflow.signals import Signals
+from node.workflow.stepping import stepped
 
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 PART: Final = 200  # events that are replayed at a time
@@ -96,10 +98,15 @@ class Machine:
         handler(self, event)
         if self.paused:
             return
-        foreign = self._scheduler.run() if self._sandbox is None else self._sandbox.run(self._scheduler.run)
+        foreign = stepped(self._step)
         if foreign is not None:
             branch, awaited = foreign
+            if isinstance(awaited, BaseException):
+                raise ForeignAwait(self.run_id, f"what asyncio refuses it ({awaited})", raised_at(awaited))
             raise ForeignAwait(self.run_id, repr(awaited), where(branch.coro))
+
+    def _step(self) -> tuple[Branch, object] | None:
+        return self._scheduler.run() if self._sandbox is None else self._sandbox.run(self._scheduler.run)
 
     def replay(self, history: Sequence[Event]) -> None:
         """Take a whole log up to now. Raises what `feed` raises."""
@@ -162,6 +169,8 @@ class Machine:
         if self.dropped:
             return Future()  # never resolved: cleanup of a run that leaves memory must not act
         self.writes()
+        if self._scheduler.current is None:
+            raise InvalidDefinition(f"run {self.run_id}: a task or thread of its own uses ctx; use ctx.gather(…)")
         self._ids += 1
         due_ms = None if after_ms is None else self.now_ms - self.behind_ms + after_ms
         command = Command(self._ids, kind, name, short_digest(signature), payload, due_ms, facts=facts)

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, TypeAlias
 
-from node.workflow.errors import Cancelled, ContinueAsNew, Evicted
+from node.workflow.describe import raised_by_asyncio
+from node.workflow.errors import Cancelled, Evicted
 
 UNWINDINGS: Final = 100  # code that catches everything and waits again is left to the garbage collector
 
@@ -106,7 +107,9 @@ class Scheduler:
             self._ready.append(branch)
 
     def run(self) -> tuple[Branch, object] | None:
-        """Run until every branch waits. Returns None, or the branch that awaited what is none of ours (and stops)."""
+        """Run until every branch waits. Returns None, or the branch that awaited what is none of ours (and stops), or
+        was refused that by asyncio.
+        """
         while self._ready:
             branch = self._ready.popleft()
             foreign = self._run_one(branch)
@@ -124,7 +127,11 @@ class Scheduler:
                 awaited = branch.coro.send(None)
         except StopIteration as stop:
             branch.value = stop.value
-        except (Exception, SystemExit, Cancelled, ContinueAsNew) as error:  # noqa: BLE001 - whatever the author's code raises is its outcome
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever the author's code raises is its outcome
+            if raised_by_asyncio(error):
+                return error
             branch.error = error
         else:
             if not isinstance(awaited, Future) or awaited.waiter is not None:
