@@ -62,6 +62,10 @@ class Context:
         after_ms = _milliseconds(seconds + 60 * minutes + 3600 * hours + 86400 * days)
         await self._machine.ask(Kind.TIMER_STARTED, "", str(after_ms), after_ms=after_ms)
 
+    @overload
+    async def wait_signal(self, name: str, timeout_s: float | None = None, *, type: type[R]) -> R: ...
+    @overload
+    async def wait_signal(self, name: str, timeout_s: float | None = None, *, type: Any = Any) -> Any: ...
     async def wait_signal(self, name: str, timeout_s: float | None = None, *, type: Any = Any) -> Any:
         """The payload of the next signal `name`, in the order they came; ones that came before are kept.
 

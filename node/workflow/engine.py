@@ -167,7 +167,7 @@ class Engine:
 
     async def start(
         self,
-        workflow: str,
+        workflow: Workflow | str,
         input_json: Any = None,
         run_id: str | None = None,
         *,
@@ -177,7 +177,7 @@ class Engine:
         priority: int = 0,
         attributes: Mapping[str, Any] | None = None,
     ) -> Started:
-        """Start a run with a plain JSON value as input; returns once that is durable.
+        """Start a run with a JSON value, or what has one, as input; returns once that is durable.
 
         conflict    what happens when a run has this id already (`starts.Conflict`). By default the same workflow and
                     input is that run (`created` is False), and another is a conflict.
@@ -189,9 +189,10 @@ class Engine:
         (repeat with the same id), NotOpen.
         """
         self._check_open()
+        name = workflow if isinstance(workflow, str) else workflow.name
         return await self._starts.start(
             self._starts.checked(
-                workflow, input_json, self._run_id(run_id), conflict, queue, queue_key, priority, attributes
+                name, input_json, self._run_id(run_id), conflict, queue, queue_key, priority, attributes
             )
         )
 
@@ -277,7 +278,13 @@ class Engine:
         count, new_id = cut(history, seq, step), self._run_id(new_id)
         row = store.row(new_id)
         if row is not None or self._executive.in_memory(new_id):
-            if row is None or not was_forked_alike(row, run_id, history[:count], store.events(new_id)):
+            whole = seq is None and step is None  # the source may have gone on since, so its end tells nothing
+            alike = row is not None and (
+                row.facts.forked_from == run_id
+                if whole
+                else was_forked_alike(row, run_id, history[:count], store.events(new_id))
+            )
+            if not alike:
                 raise InputConflict(new_id, "something else")
             await self._confirmed(new_id, self._executive.writer.commits)
             return Started(new_id, created=False)
@@ -461,6 +468,10 @@ def _checks(development: bool, strict: bool) -> Checks:
 def _by_name(definitions: Iterable[Workflow], checks: Checks) -> dict[str, Workflow]:
     found: dict[str, Workflow] = {}
     for definition in definitions:
+        if not isinstance(definition, Workflow):
+            raise InvalidDefinition(
+                f"an engine serves workflows, activities are not listed: {definition!r:.80} is none"
+            )
         if found.setdefault(definition.name, definition) is not definition:
             raise InvalidDefinition(f"two workflows are named {definition.name!r}; give one of them another name")
     return {name: replace(d, checks=checks) if d.checks == "off" else d for name, d in found.items()}

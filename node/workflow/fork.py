@@ -72,8 +72,8 @@ def copy(db: apsw.Connection, source: RunRow, new_id: str, count: int, workflow:
 
 
 def was_forked_alike(row: RunRow, source: str, shared: Sequence[Event], found: Sequence[Event]) -> bool:
-    """Whether a run that has the id already is the same fork."""
-    if row.facts.forked_from != source or len(found) < len(shared):
+    """Whether a run that has the id already is the same fork. It counts as made when the last event it shares was."""
+    if row.facts.forked_from != source or len(found) < len(shared) or row.created_at != shared[-1].at_ms:
         return False
     pairs = zip(shared[1:], found[1:], strict=False)
     return all((a.kind, json.dumps(a.body)) == (b.kind, json.dumps(b.body)) for a, b in pairs)

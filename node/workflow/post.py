@@ -84,7 +84,7 @@ class Post:
             self._remove(letter)  # its parent has ended before it began
             return
         if self._executive.in_memory(letter.target) or self._executive.store.row(letter.target) is not None:
-            taken = refusal(letter, InputConflict(letter.target, "by somebody else"))
+            taken = refusal(letter, InputConflict(letter.target, "another parent or step"))
             self._send(letter.sender, taken.draft(), letter, letter.key)
             return
         self._parents.add(letter.sender)

@@ -15,6 +15,7 @@ from node.workflow.errors import (
     RunTerminated,
 )
 from node.workflow.measure import SIZES, Histogram
+from node.workflow.payload import decoder
 
 State: TypeAlias = Literal[
     "queued", "running", "blocked", "completed", "failed", "cancelled", "terminated", "continued"
@@ -64,15 +65,16 @@ class Run:
 
     @property
     def closed(self) -> bool:
-        """Whether it has ended: completed, failed or cancelled."""
+        """Whether it has ended, in whichever way."""
         return self.state in CLOSED
 
-    def unwrap(self) -> Any:
-        """The result. Raises RunFailed, RunCancelled, RunTerminated, RunContinued, RunBlocked or
-        RunNotFinished."""
+    def unwrap(self, type: Any = Any) -> Any:
+        """The result, read as `type` (plain JSON without it). Raises InvalidInput where it is none, RunFailed,
+        RunCancelled, RunTerminated, RunContinued, RunBlocked or RunNotFinished.
+        """
         match self.state:
             case "completed":
-                return self.result
+                return decoder(type, f"run {self.id}")(self.result, "result")
             case "failed":
                 raise RunFailed(self.id, self.error or {})
             case "cancelled":

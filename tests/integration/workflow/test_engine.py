@@ -55,6 +55,39 @@ def test_a_run_ends_with_its_result(path: Path) -> None:
     run(main)
 
 
+def test_a_run_is_started_by_its_workflow_and_its_result_read_as_a_type(path: Path) -> None:
+    @workflow
+    async def more(ctx: Context, order: Order) -> Order:
+        return Order(order.item, order.amount + 1)
+
+    async def main() -> None:
+        async with served(path, more) as engine:
+            started = await engine.start(more, Order("pen"))
+            ended = await engine.result(started.run_id)
+            assert ended.unwrap(Order) == Order("pen", 2)
+            with pytest.raises(errors.InvalidInput, match="result"):
+                ended.unwrap(int)
+
+    run(main)
+
+
+def test_who_starts_or_signals_a_run_is_not_cancelled_by_a_timeout_in_its_code(path: Path) -> None:
+    @workflow
+    async def timed(ctx: Context) -> None:
+        await ctx.wait_signal("go")
+        async with asyncio.timeout(0.01):
+            await ctx.wait_signal("never")
+
+    async def main() -> None:
+        async with served(path, timed) as engine:
+            await engine.start("timed", run_id="t")
+            await engine.signal("t", "go")
+            await asyncio.sleep(0.05)  # longer than the timeout, which belongs to this task otherwise
+            assert engine.get("t").state == "blocked"
+
+    run(main)
+
+
 def test_the_same_start_twice_is_one_run(path: Path) -> None:
     async def main() -> None:
         async with served(path, quadruple) as engine:

@@ -225,6 +225,23 @@ def test_a_fork_does_again_what_follows_and_nothing_before(path: Path) -> None:
             assert kinds(engine, "r") == kinds(engine, "f")
             with pytest.raises(errors.InputConflict):
                 await engine.fork("r", seq=1, new_id="r")
+            with pytest.raises(errors.InputConflict):
+                await engine.fork("r", seq=1, new_id="f")  # it has the first events too, but shares more
+
+    run(main)
+
+
+def test_a_fork_of_an_open_run_is_repeated_safely_though_the_run_goes_on(path: Path) -> None:
+    @workflow
+    async def keep(ctx: Context) -> int:
+        return sum([await ctx.wait_signal("n", type=int) for _ in range(3)])
+
+    async def main() -> None:
+        async with served(path, keep) as engine:
+            await engine.start("keep", run_id="r")
+            assert (await engine.fork("r", new_id="f")).created
+            await engine.signal("r", "n", 1)
+            assert not (await engine.fork("r", new_id="f")).created
 
     run(main)
 

@@ -312,6 +312,14 @@ def test_two_workflows_of_one_name_are_refused() -> None:
         Engine(Path("/nowhere"), [waiting, again])
 
 
+def test_what_is_no_workflow_is_refused() -> None:
+    @activity
+    async def step() -> None: ...
+
+    with pytest.raises(errors.InvalidDefinition, match="activities are not listed"):
+        Engine(Path("/nowhere"), [step])  # type: ignore[list-item] # that is the test
+
+
 def test_no_connection_lets_sqlite_checkpoint(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[apsw.Connection] = []
     connect = apsw.Connection
