@@ -214,7 +214,7 @@ class Following:
         """Ctrl-C; answers its exit code and what it said."""
         self._command.send_signal(signal.SIGINT)
         try:
-            code = self._command.wait(30)
+            code = self._command.wait(90)
         finally:
             self._command.kill()
             self._reader.join()
@@ -230,7 +230,7 @@ def test_a_log_is_followed_until_it_is_interrupted(box: Box, acme: str) -> None:
         return any("noted: followed" in line for line in following.lines)
 
     try:
-        box.eventually(comes, "a line that is followed", timeout_s=30)
+        box.eventually(comes, "a line that is followed", timeout_s=90)
     finally:
         code, said = following.interrupt()
     assert code == 130
@@ -255,7 +255,7 @@ def test_events_are_followed(box: Box, acme: str) -> None:
         return any(f" {acme} " in line for line in following.lines)
 
     try:
-        box.eventually(comes, "an event that is followed", timeout_s=30)
+        box.eventually(comes, "an event that is followed", timeout_s=90)
     finally:
         code, _ = following.interrupt()
     assert code == 130

@@ -42,7 +42,7 @@ def kill(box: Box, tenant: str, part: str) -> None:
             box.kill(process)
         box.kill_all_containers()
     elif part in PROCESSES:
-        box.eventually(lambda: box.kill(part), f"a {part} to kill", timeout_s=20)
+        box.eventually(lambda: box.kill(part), f"a {part} to kill", timeout_s=90)
     elif part == "gateway":
         box.docker("kill", "-s", "KILL", f"{box.fleet_name}-gateway", check=False)
     else:
@@ -52,7 +52,7 @@ def kill(box: Box, tenant: str, part: str) -> None:
 def when_there(box: Box, tenant: str, part: str) -> None:
     """A container that an operation is about to start cannot be killed before that."""
     if part in ("worker", "sidecar"):
-        box.eventually(lambda: box.is_running(tenant, part), f"the {part} of {tenant}", timeout_s=30)
+        box.eventually(lambda: box.is_running(tenant, part), f"the {part} of {tenant}", timeout_s=90)
 
 
 def goes_on(box: Box, ledger: Ledger) -> None:
@@ -159,7 +159,7 @@ def test_the_engine_dies_and_its_tenants_go_on(box: Box, engine: Engine) -> None
         writing.more()
         engine.kill()
         try:
-            writing.more(timeout_s=30)
+            writing.more(timeout_s=90)
         finally:
             engine.start()
         writing.more()

@@ -136,7 +136,7 @@ def prometheus(box: Box, tenant: str, tmp_path_factory: pytest.TempPathFactory) 
     try:
         well = {"fleet-controller": "up", "fleet-node": "up", "fleet-tenant": "up"}
         with contextlib.suppress(AssertionError):
-            box.eventually(lambda: server.targets() == well, "every target up", timeout_s=30)
+            box.eventually(lambda: server.targets() == well, "every target up", timeout_s=90)
         assert server.targets() == well, server.process.tail()
         yield server
     finally:
@@ -146,7 +146,7 @@ def prometheus(box: Box, tenant: str, tmp_path_factory: pytest.TempPathFactory) 
 def test_every_name_of_one_machine_is_there(box: Box, prometheus: Prometheus) -> None:
     wanted = CONTROLLER | NODE
     with contextlib.suppress(AssertionError):
-        box.eventually(lambda: wanted <= prometheus.names(), "every name", timeout_s=30)
+        box.eventually(lambda: wanted <= prometheus.names(), "every name", timeout_s=90)
     assert wanted - prometheus.names() == set()
     told = prometheus.metadata()
     families = {name.removesuffix("_count") for name in wanted} | DECLARED
@@ -177,7 +177,7 @@ def test_what_is_measured_is_so(box: Box, tenant: str, prometheus: Prometheus) -
     assert value("fleet_tenant_database_bytes") >= 4096
     assert value("fleet_tenant_disk_bytes") >= 4096
     box.eventually(lambda: value("fleet_tenant_cpu_seconds_total") > 0, "processor time")
-    box.eventually(lambda: value("fleet_tenant_replication_lag_seconds") == 0, "no lag", timeout_s=30)
+    box.eventually(lambda: value("fleet_tenant_replication_lag_seconds") == 0, "no lag", timeout_s=90)
     confirmed = value("fleet_tenant_last_confirmed_timestamp_seconds")
     assert abs(confirmed - box.clock()) < 600
     assert 0 < float(prometheus.ask("fleet_lease_remaining_seconds")[0]["value"][1]) <= 15

@@ -15,7 +15,7 @@ from tests.e2e.box import Box
 from tests.e2e.ledger import Ledger, Writing
 
 # Far above anything that a working limit allows, far below what a starved neighbour would see.
-MEDIAN_LIMIT_S = 2.0
+MEDIAN_LIMIT_S = 5.0
 FLOOD_BYTES = 48 << 20
 LOG_LIMIT_BYTES = 32 << 20
 

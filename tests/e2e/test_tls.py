@@ -131,7 +131,7 @@ def test_everything_that_listens_speaks_tls_and_a_tenant_answers_over_it(secure:
 def speaks_plain_http(url: str) -> bool:
     """Whether a request without TLS gets what it asks for."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
     try:
         connection.request("GET", "/healthz")
         return connection.getresponse().status == 200

@@ -316,4 +316,4 @@ def _mend(machine: Machine) -> None:
         time.sleep(0.1)  # the agent starts a guard
     if machine.pid("guard") is None:
         machine.join()
-    wait_until(lambda: machine.pid("agent") is not None, f"an agent on {machine.name}", timeout_s=30)
+    wait_until(lambda: machine.pid("agent") is not None, f"an agent on {machine.name}", timeout_s=90)

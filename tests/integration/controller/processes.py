@@ -43,7 +43,7 @@ class Processes:
         self.client = httpx.Client(
             base_url=f"http://127.0.0.1:{self.port}",
             headers={"Authorization": f"Bearer {TOKEN}"},
-            timeout=30,
+            timeout=90,
             trust_env=False,
         )
 
@@ -64,7 +64,7 @@ class Processes:
             cwd=self.folder,
         )
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30, trust_env=False) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=90, trust_env=False) as client:
             try:
                 process.start(answers(port, "/readyz", 200))
                 yield port, client

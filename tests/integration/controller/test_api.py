@@ -192,7 +192,7 @@ def test_an_app_is_stored_once_by_its_hash(fleet):
     assert fleet.store.get(keys.app(sha256)).body == body
     assert fleet.client.get(f"/v1/apps/{sha256}").json() == {"sha256": sha256, "size_bytes": len(body)}
     spec = {"app": sha256, "databases": ["a.db"]}
-    assert put(fleet, "acme", spec, params={"wait": "20s"}).json()["state"] == "running"
+    assert put(fleet, "acme", spec, params={"wait": "60s"}).json()["state"] == "running"
 
 
 @pytest.mark.parametrize(

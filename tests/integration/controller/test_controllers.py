@@ -93,7 +93,7 @@ def test_the_next_takes_over_at_once_from_one_that_left_in_order(machines):
         a.stop()
         b.until(lambda: leads(b))
         assert b.get("acme")["state"] == "running"
-        assert b.client.post("/v1/tenants/acme/stop", params={"wait": "20s"}).json()["state"] == "released"
+        assert b.client.post("/v1/tenants/acme/stop", params={"wait": "60s"}).json()["state"] == "released"
 
 
 def test_a_change_through_one_that_stands_by_is_carried_out_by_the_one_that_acts(machines):
@@ -159,11 +159,11 @@ def test_two_that_both_act_do_no_harm(mortal):
 @pytest.mark.store
 def test_another_takes_over_when_the_one_that_acts_is_killed(minio, tmp_path):
     with running(minio, tmp_path / "p") as both, both.second() as (second, client):
-        both.client.put("/v1/tenants/acme", params={"wait": "20s"}, json={"spec": SPEC}).raise_for_status()
+        both.client.put("/v1/tenants/acme", params={"wait": "60s"}, json={"spec": SPEC}).raise_for_status()
         assert client.get("/readyz").json()["acts"] is False
         both.controller.kill()
         wait_until(lambda: client.get("/readyz").json()["acts"], "the second one to act", timeout_s=40)
-        stopped = client.post("/v1/tenants/acme/stop", params={"wait": "20s"}).json()
+        stopped = client.post("/v1/tenants/acme/stop", params={"wait": "60s"}).json()
         assert (stopped["state"], stopped["reason"]) == ("released", "")
         both.start_controller()
         assert both.client.get("/readyz").json()["acts"] is False

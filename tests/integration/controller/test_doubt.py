@@ -83,7 +83,7 @@ def test_another_controllers_change_is_seen_and_not_overwritten(losing):
     held = losing.store.get(keys.spec("acme"))
     theirs = Spec.decode(held.body, key="").model_copy(update={"generation": 2, "want": "down", "nonce": "theirs"})
     losing.store.replace(keys.spec("acme"), theirs.encode(), held.etag)
-    answer = losing.client.put("/v1/tenants/acme", params={"wait": "20s"}, json={"spec": SPEC})
+    answer = losing.client.put("/v1/tenants/acme", params={"wait": "60s"}, json={"spec": SPEC})
     assert answer.json()["generation"] == 3
     assert answer.json()["state"] == "running"
 

@@ -31,7 +31,7 @@ class Counting:
 def write_index(fleet: Fleet):
     """As the controller does by itself now and then."""
     controller = fleet.controller
-    asyncio.run_coroutine_threadsafe(controller.index.write(), fleet.served.loop).result(10)
+    asyncio.run_coroutine_threadsafe(controller.index.write(), fleet.served.loop).result(60)
 
 
 def started_again(fleet: Fleet):

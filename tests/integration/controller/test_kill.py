@@ -98,7 +98,7 @@ def _settled(both, store, asker):
 
 def test_a_purge_under_way_is_finished_by_the_next_controller(minio, tmp_path):
     with running(minio, tmp_path / "p") as both:
-        both.client.put("/v1/tenants/acme", params={"wait": "20s"}, json={"spec": SPEC}).raise_for_status()
+        both.client.put("/v1/tenants/acme", params={"wait": "60s"}, json={"spec": SPEC}).raise_for_status()
         assert both.client.delete("/v1/tenants/acme", params={"now": "true"}).status_code == 202
         both.controller.kill()
         both.start_controller()
@@ -107,7 +107,7 @@ def test_a_purge_under_way_is_finished_by_the_next_controller(minio, tmp_path):
 
 def test_the_controller_serves_health_while_the_bucket_is_away_and_says_why(own_minio, tmp_path):
     with running(own_minio, tmp_path / "p") as both:
-        both.client.put("/v1/tenants/acme", params={"wait": "20s"}, json={"spec": SPEC}).raise_for_status()
+        both.client.put("/v1/tenants/acme", params={"wait": "60s"}, json={"spec": SPEC}).raise_for_status()
         own_minio.stop()
         both.controller.kill()
         both.controller.start(lambda: _status(both, "/healthz") == 200)

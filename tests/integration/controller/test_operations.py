@@ -42,7 +42,7 @@ def test_a_dry_run_writes_nothing(fleet):
 
 def test_down_and_up_again_keep_the_tenant(fleet):
     fleet.up("acme")
-    down = fleet.client.post("/v1/tenants/acme/stop", params={"wait": "20s"})
+    down = fleet.client.post("/v1/tenants/acme/stop", params={"wait": "60s"})
     assert (down.status_code, down.json()["state"], down.json()["generation"]) == (200, "released", 2)
     up = fleet.up("acme")
     assert (up.json()["state"], up.json()["generation"], up.json()["epoch"]) == ("running", 3, 1)
@@ -50,7 +50,7 @@ def test_down_and_up_again_keep_the_tenant(fleet):
 
 def test_restart_is_a_generation_of_its_own(fleet):
     fleet.up("acme")
-    answer = fleet.client.post("/v1/tenants/acme/restart", params={"wait": "20s"}).json()
+    answer = fleet.client.post("/v1/tenants/acme/restart", params={"wait": "60s"}).json()
     assert (answer["state"], answer["generation"]) == ("running", 2)
     assert fleet.agents["n1"].assigned[-1].restarts == 1
 
@@ -103,7 +103,7 @@ def test_what_the_agent_refuses_is_said(fleet):
 
 def test_a_purge_waits_unless_told_and_the_name_is_born_anew_at_a_new_epoch(fleet):
     fleet.up("acme", secrets={"key": "v"})
-    purged = fleet.client.delete("/v1/tenants/acme", params={"wait": "20s"})
+    purged = fleet.client.delete("/v1/tenants/acme", params={"wait": "60s"})
     assert (purged.status_code, purged.json()["state"]) == (200, "purged")
     assert purged.json()["purge_after"] > purged.json()["updated_at"] + 23 * 3600
     assert fleet.up("acme").status_code == 409
@@ -119,8 +119,8 @@ def test_a_purge_waits_unless_told_and_the_name_is_born_anew_at_a_new_epoch(flee
 def test_a_restore_happens_once_for_its_id(fleet):
     fleet.up("acme")
     body = {"id": "r1", "at": 1000.5}
-    first = fleet.client.post("/v1/tenants/acme/restore", params={"wait": "20s"}, json=body).json()
-    again = fleet.client.post("/v1/tenants/acme/restore", params={"wait": "20s"}, json=body).json()
+    first = fleet.client.post("/v1/tenants/acme/restore", params={"wait": "60s"}, json=body).json()
+    again = fleet.client.post("/v1/tenants/acme/restore", params={"wait": "60s"}, json=body).json()
     assert (first["generation"], again["generation"]) == (2, 2)
     assert fleet.agents["n1"].assigned[-1].restore.id == "r1"
     clash = fleet.client.post("/v1/tenants/acme/restore", json={"id": "r1", "at": 5})
@@ -130,7 +130,7 @@ def test_a_restore_happens_once_for_its_id(fleet):
 def test_a_restore_as_a_new_tenant_copies_spec_and_secrets(fleet):
     fleet.up("acme", secrets={"key": "v"}, env={"A": "1"})
     body = {"id": "r1", "as": "copy"}
-    copy = fleet.client.post("/v1/tenants/acme/restore", params={"wait": "20s"}, json=body).json()
+    copy = fleet.client.post("/v1/tenants/acme/restore", params={"wait": "60s"}, json=body).json()
     assert (copy["tenant"], copy["state"], copy["spec"]["env"]) == ("copy", "running", {"A": "1"})
     told = fleet.agents["n1"].assigned[-1]
     assert (told.tenant, told.secrets, told.restore.source) == ("copy", {"key": "v"}, "acme")
@@ -167,7 +167,7 @@ def test_an_agent_that_forgot_a_tenant_is_told_again(fleet):
 def test_a_controller_that_starts_again_knows_everything(fleet):
     fleet.up("acme", secrets={"key": "v"})
     fleet.up("beta")
-    fleet.client.post("/v1/tenants/beta/stop", params={"wait": "20s"})
+    fleet.client.post("/v1/tenants/beta/stop", params={"wait": "60s"})
     fleet.stop()
     fleet.start()
     fleet.until(lambda: fleet.get("acme")["state"] == "running")

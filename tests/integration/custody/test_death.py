@@ -70,7 +70,7 @@ async def come_back(machine: Machine) -> None:
     if claim is not None:
         if claim.born and not (machine.data / "app.db").exists():
             machine.write(6)  # its worker had not begun
-        await asyncio.wait_for(machine.custody.settle(claim), 30)
+        await asyncio.wait_for(machine.custody.settle(claim), 90)
         return
     for container in containers:
         machine.runtime.remove(container.name)
@@ -89,7 +89,7 @@ async def check(machine: Machine) -> None:
 
 async def confirmed(machine: Machine) -> None:
     """Ask until it is: a sidecar that was adopted in its first moment may not answer yet."""
-    for _ in range(100):
+    for _ in range(1200):
         try:
             return await machine.custody.durable("acme")
         except Unconfirmed:

@@ -6,6 +6,8 @@ import asyncio
 import shutil
 import signal
 
+from node.agent.custody.config import SOCKET
+from node.agent.custody.litestream import ControlSocket
 from node.bucket import cas, keys
 from node.bucket.records import Capacity, Lease, Lineage, Owner
 from tests.integration.custody.conftest import DISK, UID, Machine, assignment
@@ -15,6 +17,12 @@ def record(machine: Machine) -> Owner:
     held = cas.read(machine.store, keys.owner("acme"), Owner)
     assert held
     return held.record
+
+
+async def uploaded(machine: Machine) -> None:
+    """Its sidecar has copied all that is committed, whoever has the tenant."""
+    async with asyncio.timeout(90):
+        await ControlSocket(machine.data.parent / "meta" / SOCKET).sync("/data/app.db", wait=True)
 
 
 def gone(machine: Machine, node: str, session: int) -> None:
@@ -35,7 +43,7 @@ def test_a_tenant_whose_first_node_was_lost_before_it_settled_is_not_born_empty(
         await machine.custody.prepare(claim, UID, DISK, lambda phase, fraction: None)
         await machine.custody.stream(claim, UID)
         machine.write(5)
-        await asyncio.sleep(2.5)  # uploaded, while one declared file never came
+        await uploaded(machine)  # while one declared file never came
         assert record(machine).data_epoch == 0
         gone(machine, "n1", 1)
         prepared = await other.up(files)
@@ -58,7 +66,7 @@ def test_a_failover_takes_over_what_was_confirmed_and_reports_what_a_zombie_adds
         assert other.count() == 5
         assert (await other.custody.survey("acme", 3600.0)).orphans == {}
         machine.write(2)  # the zombie's sidecar still runs
-        await asyncio.sleep(2.5)
+        await uploaded(machine)
         orphans = (await other.custody.survey("acme", 3600.0)).orphans
         assert {epoch: set(files) for epoch, files in orphans.items()} == {1: {"app.db"}}
         await other.custody.release("acme")
@@ -74,10 +82,11 @@ def test_a_purged_tenant_is_reborn_empty_at_the_next_epoch_though_its_data_is_st
         await machine.up(assignment(), lambda: machine.write(5))
         await machine.custody.release("acme", to="purged", generation=2)
         assert (record(machine).state, record(machine).observed_generation) == ("purged", 2)
-        claim = await machine.custody.claim(assignment())
+        anew = assignment().model_copy(update={"generation": 3})
+        claim = await machine.custody.claim(anew)
         assert (claim.kind, claim.epoch, record(machine).data_epoch) == ("born", 2, 0)
         machine.restart_agent()  # it dies at once: the purged data must not come back
-        prepared = await machine.up(assignment(), lambda: machine.write(1))
+        prepared = await machine.up(anew, lambda: machine.write(1))
         assert (prepared.claim.kind, prepared.claim.epoch) == ("born", 3)
         assert machine.count() == 1
         lineage = cas.read(machine.store, keys.lineage("acme", 3), Lineage)

@@ -34,7 +34,7 @@ class Twin:
 
 
 async def foreign_writer(events: AsyncGenerator[CustodyEvent, None]) -> CustodyEvent:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         async for event in events:
             if event.kind == "foreign_writer":
                 return event
@@ -115,7 +115,7 @@ def test_a_sidecar_that_guards_no_log_is_told(machine: Machine) -> None:
         await machine.up(assignment(), lambda: machine.write(5))
         db = machine.connect()  # the worker's: it keeps the log's files there
         db.execute("select * from r").fetchall()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             events = machine.custody.supervise(interval_s=0.3)
             first = asyncio.create_task(anext(events))
             await asyncio.sleep(4)

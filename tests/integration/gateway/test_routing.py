@@ -167,7 +167,7 @@ def test_it_listens_on_loopback_of_ipv6_and_routes_there(folder: Path) -> None:
 
 def raw(running: Running, path: str) -> bytes:
     """One request whose path no client library has tidied."""
-    with socket.create_connection(("127.0.0.1", running.port), 10) as s:
+    with socket.create_connection(("127.0.0.1", running.port), 60) as s:
         s.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         answer = b""
         while chunk := s.recv(65536):

@@ -56,7 +56,7 @@ def test_a_request_that_comes_byte_by_byte_does_not_stop_the_others(running: Run
 
 
 def test_what_is_no_http_is_refused_and_harms_nobody(running: Running) -> None:
-    with socket.create_connection(("127.0.0.1", running.port), 10) as s:
+    with socket.create_connection(("127.0.0.1", running.port), 60) as s:
         s.sendall(b"\x00\x01\x02 nonsense\r\n\r\n")
         answer = s.recv(65536)
     assert answer.startswith(b"HTTP/1.1 400 ")
@@ -64,7 +64,7 @@ def test_what_is_no_http_is_refused_and_harms_nobody(running: Running) -> None:
 
 
 def test_smuggled_lengths_are_refused(running: Running, acme: Upstream) -> None:
-    with socket.create_connection(("127.0.0.1", running.port), 10) as s:
+    with socket.create_connection(("127.0.0.1", running.port), 60) as s:
         s.sendall(
             b"POST /t/acme/count HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n"
             b"Connection: close\r\n\r\n0\r\n\r\nGET /t/beta/ HTTP/1.1\r\n\r\n"

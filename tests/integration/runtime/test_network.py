@@ -58,7 +58,7 @@ def listening(address: str) -> Iterator[tuple[int, list[bytes]]]:
 
 def fetch(address: str) -> bytes:
     """What a worker answers to this host."""
-    with closing(socket.create_connection((address, 8080), timeout=10)) as s:
+    with closing(socket.create_connection((address, 8080), timeout=60)) as s:
         s.sendall(b"GET / HTTP/1.0\r\n\r\n")
         return s.recv(100)
 

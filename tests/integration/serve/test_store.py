@@ -91,7 +91,7 @@ def test_strangers_and_wrong_secrets_are_refused(running: tuple[EmbeddedStore, P
     adapter(store).create("a", b"1")
     with pytest.raises(Denied):
         adapter(store, "wrong").get("a")
-    stranger = http.client.HTTPConnection("127.0.0.1", store.port, timeout=10)
+    stranger = http.client.HTTPConnection("127.0.0.1", store.port, timeout=60)
     stranger.request("GET", f"/{embedded.BUCKET}/a")
     assert stranger.getresponse().status == 403
     stranger.close()

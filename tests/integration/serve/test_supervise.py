@@ -134,7 +134,7 @@ def test_a_part_that_does_not_end_is_killed(supervised: Supervised) -> None:
     worker = supervised.pid("worker")
     assert worker is not None
     stubborn.stop()
-    wait_until(lambda: not Path(f"/proc/{worker}").exists(), "its end", timeout_s=10)
+    wait_until(lambda: not Path(f"/proc/{worker}").exists(), "its end", timeout_s=60)
 
 
 def test_an_interrupt_while_starting_ends_what_was_started(supervised: Supervised) -> None:

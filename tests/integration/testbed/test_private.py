@@ -57,8 +57,8 @@ def mark() -> Iterator[str]:
 
 
 def test_the_commands_status_is_answered() -> None:
-    assert started("exit 7").wait(30) == 7
-    assert started("kill -9 $$").wait(30) == 137
+    assert started("exit 7").wait(60) == 7
+    assert started("kill -9 $$").wait(60) == 137
 
 
 def test_a_server_in_there_is_not_reached_from_here_nor_the_other_way() -> None:
@@ -69,8 +69,8 @@ def test_a_server_in_there_is_not_reached_from_here_nor_the_other_way() -> None:
 
 
 def test_what_a_command_leaves_running_ends_with_it(mark: str) -> None:
-    assert started(f"setsid sleep {mark} >/dev/null 2>&1 & sleep 0.2").wait(30) == 0
-    wait_until(lambda: not running(mark), "its end", timeout_s=20)
+    assert started(f"setsid sleep {mark} >/dev/null 2>&1 & sleep 0.2").wait(60) == 0
+    wait_until(lambda: not running(mark), "its end", timeout_s=60)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
@@ -78,10 +78,10 @@ def test_a_run_that_is_ended_from_outside_leaves_nothing(mark: str, number: sign
     run = started(f"setsid sleep {mark} >/dev/null 2>&1 & echo up; wait")
     assert run.stdout is not None
     assert run.stdout.readline() == "up\n"
-    wait_until(lambda: bool(running(mark)), "its start", timeout_s=20)
+    wait_until(lambda: bool(running(mark)), "its start", timeout_s=60)
     run.send_signal(number)
-    run.wait(30)
-    wait_until(lambda: not running(mark), "its end", timeout_s=20)
+    run.wait(60)
+    wait_until(lambda: not running(mark), "its end", timeout_s=60)
 
 
 def test_what_was_left_frozen_ends_too(mark: str) -> None:
@@ -92,7 +92,7 @@ def test_what_was_left_frozen_ends_too(mark: str) -> None:
     script = f"setsid sleep {mark} >/dev/null 2>&1 & echo $! >{group}/cgroup.procs; echo {frozen} >{group}/{state}"
     try:
         assert started(script).wait(60) == 0
-        wait_until(lambda: not running(mark), "its end", timeout_s=20)
+        wait_until(lambda: not running(mark), "its end", timeout_s=60)
     finally:
-        wait_until(lambda: not (group / "cgroup.procs").read_text(), "an empty group", timeout_s=20)
+        wait_until(lambda: not (group / "cgroup.procs").read_text(), "an empty group", timeout_s=60)
         group.rmdir()

@@ -105,7 +105,7 @@ def test_sigterm_finishes_the_requests_that_are_in_flight_and_ends_with_0(worker
     worker.until((worker.data / "slow.asked").exists)
     worker.process.terminate()
     (worker.data / "slow").touch()
-    assert worker.process.wait(30) == 0
+    assert worker.process.wait(60) == 0
     asking.join()
     assert answers == ["slow, but done"]
 
@@ -116,7 +116,7 @@ def test_sigterm_answers_long_polls_at_once(worker):
     with socket.create_connection(("127.0.0.1", worker.client.base_url.port)) as poll:
         poll.sendall(b"GET /v1/runs/a/result?wait=60s HTTP/1.1\r\nHost: worker\r\n\r\n")
         assert worker.get("/healthz").status_code == 200  # asked later and answered: the poll is in flight
-        assert worker.stop(15) == 0
+        assert worker.stop(40) == 0
         poll.settimeout(30)
         assert poll.recv(4096).startswith(b"HTTP/1.1 202")
 
@@ -139,7 +139,7 @@ def test_a_log_of_a_newer_version_is_refused_and_left_as_it_is(worker):
     log.execute("PRAGMA user_version=999")
     log.close()
     worker.start(ready=False)
-    assert worker.process.wait(30) == 1
+    assert worker.process.wait(60) == 1
     assert "schema 999" in worker.log.read_text()
 
 
@@ -147,7 +147,7 @@ def test_two_workers_never_serve_one_log(worker, tmp_path):
     worker.start()
     second = type(worker)(tmp_path, worker.app)
     second.start(ready=False)
-    assert second.process.wait(30) == 1
+    assert second.process.wait(60) == 1
     assert "served by another process" in worker.log.read_text()
     assert worker.get("/readyz").status_code == 200
 
@@ -170,14 +170,14 @@ def test_code_that_cannot_be_served_ends_the_worker_with_the_reason(worker, tmp_
     if code is not None:
         (worker.app / "app.py").write_text(code)
     worker.start(ready=False)
-    assert worker.process.wait(30) == 1
+    assert worker.process.wait(60) == 1
     assert words in worker.log.read_text()
 
 
 def test_a_wrong_setting_ends_the_worker_with_its_name(worker):
     worker.rpo = "soon"
     worker.start(ready=False)
-    assert worker.process.wait(30) == 2
+    assert worker.process.wait(60) == 2
     assert "NODE_RPO" in worker.log.read_text()
 
 
@@ -230,7 +230,7 @@ def test_an_application_that_does_not_start_ends_the_worker(worker, tmp_path):
     worker.app.mkdir()
     (worker.app / "app.py").write_text(ASGI.format(word="hello", trouble="raise RuntimeError('no luck')"))
     worker.start(ready=False)
-    assert worker.process.wait(30) != 0
+    assert worker.process.wait(60) != 0
     assert "no luck" in worker.log.read_text()
 
 

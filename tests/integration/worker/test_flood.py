@@ -8,7 +8,7 @@ from node.worker.pressure import LIMITS
 
 def stream(worker, run_id):
     """A connection that follows a run, and the status it was answered with."""
-    connection = socket.create_connection(("127.0.0.1", worker.client.base_url.port), timeout=30)
+    connection = socket.create_connection(("127.0.0.1", worker.client.base_url.port), timeout=60)
     connection.sendall(f"GET /v1/runs/{run_id}/events HTTP/1.1\r\nHost: worker\r\n\r\n".encode())
     answer = b""
     while b"\r\n\r\n" not in answer and (part := connection.recv(4096)):
@@ -56,7 +56,7 @@ def test_an_activity_that_ends_in_time_is_recorded_before_the_worker_ends(worker
     worker.until(lambda: executions(worker, "gate"))
     worker.process.terminate()
     (worker.data / "gate").touch()
-    assert worker.process.wait(30) == 0
+    assert worker.process.wait(60) == 0
     worker.start()
     assert worker.get("/v1/runs/g/result?wait=30s").json()["result"] == 3
     assert executions(worker, "gate") == "x"

@@ -10,7 +10,7 @@ from typing import Any
 
 from node.workflow import Engine, Workflow
 
-BOUND_S = 30.0  # of every wait; reached only by what is broken
+BOUND_S = 90.0  # of every wait; reached only by what is broken
 
 
 @asynccontextmanager

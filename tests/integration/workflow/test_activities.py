@@ -147,9 +147,9 @@ def test_activities_of_a_gather_run_side_by_side(path: Path) -> None:
 
 
 def test_the_time_in_the_queue_for_a_thread_is_no_part_of_an_attempt(path: Path) -> None:
-    @activity(retry=Retry(max_attempts=1), timeout_s=1.5)
+    @activity(retry=Retry(max_attempts=1), timeout_s=3)
     def nap(n: int) -> int:
-        time.sleep(0.05)
+        time.sleep(0.1)
         return n
 
     @workflow

@@ -90,10 +90,10 @@ def test_a_process_that_died_hands_its_heartbeat_to_the_next_one(path: Path, is_
 
 
 def test_an_activity_that_beats_in_time_may_take_longer_than_its_heartbeat_timeout(path: Path) -> None:
-    @activity(heartbeat_timeout_s=0.5, retry=Retry(max_attempts=1))
+    @activity(heartbeat_timeout_s=1.5, retry=Retry(max_attempts=1))
     async def steady() -> str:
-        for _ in range(15):
-            await asyncio.sleep(0.05)
+        for _ in range(20):
+            await asyncio.sleep(0.1)
             heartbeat()
         return "alive"
 

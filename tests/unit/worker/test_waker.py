@@ -5,7 +5,7 @@ import asyncio
 from node.worker.door import DoorError
 from node.worker.waker import Waker
 
-BOUND_S = 10
+BOUND_S = 60
 
 
 class Plan:
