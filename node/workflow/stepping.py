@@ -6,9 +6,10 @@ which would be cancelled in place of the run.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import threading
+from asyncio import _get_running_loop, current_task
+from asyncio.tasks import _enter_task, _leave_task
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -28,19 +29,19 @@ _state = _State()
 
 def stepped(step: Callable[[], T]) -> T:
     """What `step` returns, which runs workflow code. Raises Nondeterministic when the code did what is refused."""
-    loop = asyncio._get_running_loop()
-    task = None if loop is None else asyncio.current_task(loop)
-    if loop is not None and task is not None:
-        asyncio.tasks._leave_task(loop, task)
-    _state.stepping = True
+    loop, state = _get_running_loop(), _state
+    task = None if loop is None else current_task(loop)
+    if task is not None:
+        _leave_task(loop, task)  # type: ignore[arg-type] # a task has a loop
+    state.stepping = True
     try:
         result = step()
     finally:
-        _state.stepping = False
-        if loop is not None and task is not None:
-            asyncio.tasks._enter_task(loop, task)
-    if _state.refused is not None:
-        refused, _state.refused = _state.refused, None
+        state.stepping = False
+        if task is not None:
+            _enter_task(loop, task)  # type: ignore[arg-type] # the same
+    if state.refused is not None:
+        refused, state.refused = state.refused, None
         raise refused
     return result
 
