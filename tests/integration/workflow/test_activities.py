@@ -99,7 +99,13 @@ def test_an_attempt_past_its_timeout_fails_with_timeout_error(path: Path) -> Non
     run(main)
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), StopIteration("x"), asyncio.CancelledError(), TimeoutError("mine")])
+class Odd(BaseException):
+    """No Exception, as those of some libraries for timeouts and cancellation are."""
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), StopIteration("x"), asyncio.CancelledError(), TimeoutError("mine"), Odd("x")]
+)
 @pytest.mark.parametrize("sync", [True, False])
 def test_whatever_an_activity_raises_is_its_outcome(path: Path, error: BaseException, sync: bool) -> None:
     @activity(name="odd", retry=Retry(max_attempts=1))
