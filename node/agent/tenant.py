@@ -154,7 +154,8 @@ class Tenant:
             )
 
     async def thaw(self) -> None:
-        """The guard thawed them."""
+        """The guard thawed them, or has begun a new session."""
+        self._closing = False
         if self.frozen:
             self.frozen = False
             if self.actual.worker and self.want is not None:
@@ -191,11 +192,8 @@ class Tenant:
         self.poke()
 
     async def release_now(self) -> str:
-        """The node stops: give the tenant up in order. Empty when done, else why it stays on this disk.
-
-        From here on nothing that is wanted of it is done: a server that is started again would write what is not
-        confirmed any more."""
-        self._closing = True
+        """The node stops: give the tenant up in order. Empty when done, else why it stays on this disk."""
+        self._closing = True  # nothing that is wanted of it is done: a server started again would write past its end
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -68,11 +68,13 @@ async def write_session(ctx: Context, tenant: str, found: Held[Owner]) -> Held[O
 
 async def _held(ctx: Context, a: Assignment, held: Held[Owner], vol: Volume, uid: int) -> HeldTenant:
     claim = take.claim_of(a, held.record, "adopted", held.record.epoch, "adopted")
+    asked, claim = claim.restore_id, replace(claim, restore_id=None)  # what runs may be from before it
     t = HeldTenant(claim, held, {}, volume=vol, uid=uid, ready=True)
     if not claim.settled:
         lineage = await ctx.on_store(cas.read, ctx.store, keys.lineage(a.tenant, claim.epoch), Lineage)
         if lineage is not None:
             t.lineage, t.sources = lineage, sources_of(lineage.record)
+            claim = replace(claim, restore_id=asked if lineage.record.restore_id == asked else None)
         t.claim = replace(claim, kind="adopted" if t.sources else "born")
     return t
 

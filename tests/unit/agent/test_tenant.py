@@ -309,6 +309,10 @@ def test_a_node_that_stops_starts_nothing_again_whatever_is_wanted_of_it_meanwhi
         await asyncio.sleep(0)
         assert place.tenant._task is None
         assert NAME not in place.engine.found
+        place.custody.unconfirmed = 0
+        await place.tenant.thaw()  # its guard has begun a new session instead
+        place.tenant.assign(UP.model_copy(update={"generation": 3}))
+        await place.until(lambda: place.tenant.actual.settled == 3)
 
     run(tmp_path, test)
 
