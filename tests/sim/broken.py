@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from fleet.core import silence
+from fleet.core import leading, silence
 from fleet.leases import Leases
 from node.agent.custody import (
     claim,
@@ -16,6 +16,8 @@ from node.agent.custody import (
     fleetfile,
     held,
     marker,
+    purge,
+    release,
     restore,
     settle,
     sidecar,
@@ -298,3 +300,60 @@ async def mark_restored(ctx: Context, t: HeldTenant, *rest: Any) -> Any:
 
 def all_older(holdings: Any, history: Any, *, data_epoch: int, horizon: float) -> list[Fate]:
     return [Fate(h.epoch, goes=h.epoch < data_epoch, why="superseded") for h in holdings]
+
+
+# ---- what operators ask for
+
+_delete_under = purge.delete_under
+_release_record = release._record
+_take_record = take._record
+_claim_of = take.claim_of
+_lead = leading.judge
+
+
+def whatever_is_there(store: Any, prefix: str, batches: int, allowed: Any, *, below: str | None = None) -> Any:
+    """Nobody asks whose it is by now."""
+    return _delete_under(store, prefix, batches, lambda: None)
+
+
+def everybodys(store: Any, prefix: str, batches: int, allowed: Any, *, below: str | None = None) -> Any:
+    """A prefix that is too short."""
+    return _delete_under(store, f"{prefix.split('/')[0]}/", batches, allowed)
+
+
+def life_goes_on(ctx: Context, a: Any, me: Any, found: Any, decision: Any) -> Owner:
+    """A tombstone is taken for a release."""
+    if found is not None and found.record.state == "purged":
+        found = replace(found, record=found.record.model_copy(update={"state": "released"}))
+    return _take_record(ctx, a, me, found, decision)
+
+
+async def never_purged(ctx: Context, a: Any, t: HeldTenant, *, purged: bool) -> Any:
+    return await _take_sources(ctx, a, t, purged=False)
+
+
+def the_newest(store: Any, a: Any, epoch: int) -> Any:
+    """Not the moment that was asked for."""
+    found = cas.read(store, keys.owner(a.tenant), Owner)
+    assert found is not None
+    return take._newest(store, found.record, a.spec.databases)
+
+
+def claim_again(a: Any, owner: Owner, *rest: Any) -> Any:
+    return replace(_claim_of(a, owner, *rest), restore_id=a.restore.id if a.restore else None)
+
+
+async def noted_anyhow(ctx: Context, t: HeldTenant, to: Any, generation: Any, data_epoch: int, recorded: Any) -> None:
+    """A restore that was given up half-way counts as done."""
+    changes: dict[str, object] = {"restore_id": t.claim.restore_id} if t.claim.restore_id else {}
+    if generation is not None:
+        changes["observed_generation"] = generation
+    await held.write_owner(
+        ctx, t, state=to, data_epoch=data_epoch, positions=recorded, reason="", message="", **changes
+    )
+
+
+def for_ever(me: Any, seen: Any, found: Any, *, began: float, ended: float) -> Any:
+    """Whoever led once leads."""
+    now_seen, verdict = _lead(me, seen, found, began=began, ended=ended)
+    return now_seen, "theirs" if verdict == "free" and found is not None else verdict

@@ -18,7 +18,6 @@ class User:
     def __init__(self, world: World, tenant: str) -> None:
         self.world = world
         self.tenant = tenant
-        self.known: list[Ack] = []
         self.tried = self.unknown = 0
         self._later()
 
@@ -37,7 +36,7 @@ class User:
             return
         c = world.rng.choice(serving)
         if world.specs[tenant].rpo == 0:
-            world.judge.read(c, self.known)
+            world.judge.read(c)
         self._write(c)
 
     def _write(self, c: Container) -> None:
@@ -45,6 +44,7 @@ class User:
         files = spec.databases if world.rng.random() < 0.5 else (world.rng.choice(spec.databases),)
         row, asked_at = world.number(), world.scheduler.now
         self.tried += 1
+        world.judge.past.written(row, c.epoch)
         side = c.machine.find(self.tenant, "sidecar")
         for db in files:
             c.volume.file(db).rows.append(row)
@@ -63,7 +63,7 @@ class User:
             if not process.alive or task.cancelled() or task.exception() is not None:
                 self.unknown += 1
                 return
-            c.do(lambda: self._acked(c, Ack(row, tuple(files)), asked_at))
+            c.do(lambda: self._acked(c, Ack(row, tuple(files), self.world.scheduler.now), asked_at))
 
         def ask() -> None:
             process.create_task(door.durable()).add_done_callback(answered)
@@ -73,4 +73,3 @@ class User:
     def _acked(self, c: Container, ack: Ack, asked_at: float) -> None:
         self.world.note(f"acknowledged {ack.row} of {self.tenant}, epoch {c.epoch} on {c.machine.name}")
         self.world.judge.acked(c, ack, asked_at)
-        self.known.append(ack)

@@ -103,6 +103,7 @@ class Volume:
     """One volume; `number` tells it from every other that ever was."""
 
     number: int
+    tenant: str = ""
     files: dict[str, File] = field(default_factory=dict)
     marker: Marker | None = None
 

@@ -146,7 +146,7 @@ class Volumes:
         if self._m.full:
             raise RuntimeFailed(f"no room for {tenant}", reason="disk_full", retryable=True)
         if tenant not in self._m.disk.volumes:
-            self._m.disk.volumes[tenant] = Volume(self._m.world.number())
+            self._m.disk.volumes[tenant] = Volume(self._m.world.number(), tenant)
         return home(self._m.name, tenant)
 
     def find(self, tenant: str) -> ports.Volume | None:
@@ -157,6 +157,16 @@ class Volumes:
         """Never wiped."""
         self._m.disk.aside.append(self._m.disk.volumes.pop(tenant))
         return ROOT / self._m.name / "aside" / f"{tenant}-{label}"
+
+    def aside(self) -> list[ports.AsideVolume]:
+        """What was set aside."""
+        base = ROOT / self._m.name / "aside"
+        return [ports.AsideVolume(v.tenant, base / str(v.number), 0.0, 0) for v in self._m.disk.aside]
+
+    def drop_aside(self, path: Path) -> None:
+        """Deleted for good."""
+        aside = self._m.disk.aside
+        aside[:] = [v for v in aside if str(v.number) != path.name]
 
     def discard(self, tenant: str) -> None:
         """Deleted."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tests.sim import operator
 from tests.sim.process import void
 from tests.sim.store import Trouble
 
@@ -43,6 +44,7 @@ class Script:
     solo: bool
     rates: tuple[float, ...]
     faults: tuple[Fault, ...]
+    led: bool = False
 
 
 KINDS: dict[str, int] = {
@@ -50,14 +52,19 @@ KINDS: dict[str, int] = {
     "reboot": 4, "suspend": 2, "store": 5, "leave": 2, "move": 2, "kill_controller": 1, "full": 1,
     "slow_engine": 2, "flicker": 2, "sluggish": 2, "crash": 3,
 }  # fmt: skip
+OPERATIONS: dict[str, int] = {"purge": 2, "restore": 3, "drain": 3}
+"""What operators ask for meanwhile; drawn apart, so that what goes wrong stays what it is."""
+TENANTS = ("zero", "one")
 STORES = ("down", "slow", "failed", "lost", "late", "busy", "mute")
 CONTROLLERS = frozenset({"kill_controller", "sluggish"})
 PAUSE = "pause"
 """A machine stops, its clock with it: nobody promises that one copy runs then."""
 
 
-def draw(seed: int, kinds: dict[str, int] | None = None, count: int | None = None) -> Script:
-    """The script of a seed."""
+def draw(
+    seed: int, kinds: dict[str, int] | None = None, count: int | None = None, *, operations: bool = False
+) -> Script:
+    """The script of a seed; with `operations` operators ask for something, and controllers may have a lead."""
     rng = random.Random(f"script {seed}")
     machines, controllers = rng.choice((2, 3, 3)), rng.choice((1, 2, 2))
     rates = tuple(rng.uniform(0.96, 1.04) for _ in range(machines + controllers))
@@ -77,14 +84,28 @@ def draw(seed: int, kinds: dict[str, int] | None = None, count: int | None = Non
             how = rng.choice(("same", "same", "powerloss", "olddisk"))
         who = f"c{rng.randrange(controllers)}" if what in CONTROLLERS else rng.choice(names)
         drawn.append(Fault(at, what, who, lasts, how))
+    solo = rng.random() < 0.2
+    asked = _operations(seed, names) if operations else []
     return Script(
         seed,
         machines,
         controllers,
-        rng.random() < 0.2,
+        solo,
         rates,
-        tuple(sorted(drawn, key=lambda f: (f.at, f.what, f.who))),
+        tuple(sorted([*drawn, *asked], key=lambda f: (f.at, f.what, f.who))),
+        led=operations and seed % 2 == 0,
     )
+
+
+def _operations(seed: int, names: list[str]) -> list[Fault]:
+    rng = random.Random(f"operations {seed}")
+    asked = []
+    for _ in range(rng.choice((0, 0, 1, 2))):
+        what = rng.choices(list(OPERATIONS), list(OPERATIONS.values()))[0]
+        who = rng.choice(names) if what == "drain" else rng.choice(TENANTS)
+        lasts = rng.uniform(1.0, 9.0) if what == "restore" else rng.uniform(1.0, 20.0)
+        asked.append(Fault(round(rng.uniform(12.0, CALM_S - 15.0), 2), what, who, round(lasts, 2)))
+    return asked
 
 
 def begin(world: World, fault: Fault) -> None:
@@ -97,6 +118,8 @@ def begin(world: World, fault: Fault) -> None:
     elif fault.what == "sluggish":
         world.network.slow[fault.who] = float(fault.how or 1.5)
         world.scheduler.after(fault.lasts, lambda: void(world.network.slow.pop(fault.who, None)))
+    elif fault.what in OPERATIONS:
+        getattr(operator, fault.what)(world, fault.who, fault.lasts)
     elif fault.what == "move":
         world.move(world.rng.choice(list(world.specs)))
     else:
@@ -124,7 +147,7 @@ def _store(world: World, fault: Fault) -> None:
 
 
 def _kill_controller(world: World, fault: Fault) -> None:
-    c = world.controllers[fault.who]
+    c, world.disturbed = world.controllers[fault.who], True
     c.die()
     world.scheduler.after(fault.lasts, c.start)
 

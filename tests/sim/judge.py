@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from node.agent.custody import ltx
 from node.bucket import keys
 from tests.sim.disk import Volume, listed, read_chain
+from tests.sim.past import Past
 
 if TYPE_CHECKING:
     from tests.sim.machine import Container
@@ -41,6 +42,7 @@ class Ack:
 
     row: int
     files: tuple[str, ...]
+    at: float
 
 
 @dataclass
@@ -52,6 +54,10 @@ class Judge:
     owners: dict[str, list[tuple[float, dict[str, Any]]]] = field(default_factory=lambda: defaultdict(list))
     leases: dict[str, dict[str, Any]] = field(default_factory=dict)
     acks: dict[str, list[Ack]] = field(default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        self.past = Past(self)
+        self._looking = False
 
     def find(self, kind: Kind, rule: str, text: str) -> None:
         """Note a violation; the first of its rule is enough."""
@@ -80,6 +86,8 @@ class Judge:
         self.owners[tenant].append((self.world.scheduler.now, record))
         said = f"epoch {record['epoch']} data {record['data_epoch']} {record['node']}/{record['session']}"
         self.world.note(f"owner {tenant}: {record['state']} {said}")
+        self.past.owner(tenant, record)
+        self.past.released(tenant, record, before)
         if before is not None and record["epoch"] < before["epoch"]:
             self.find("always", "epochs grow", f"{tenant}: {record['epoch']} after {before['epoch']}")
         if record["state"] in ("lost", "damaged"):
@@ -101,6 +109,7 @@ class Judge:
         before = self.leases.get(node)
         self.leases[node] = record
         if before is None or (before["session"], before["state"]) != (record["session"], record["state"]):
+            self.past.session_over()
             self.world.note(f"lease {node}: session {record['session']} {record['state']} {record['mode']}")
             m = self.world.machines.get(node)
             moving = [c.name for c in m.containers.values() if c.moves] if m is not None else []
@@ -122,6 +131,11 @@ class Judge:
             return
         _, tenant, name, *_rest = key.split("/")
         epoch, owner = int(name[1:], 16), self.owner(tenant)
+        if self.past.over(tenant, epoch):
+            return
+        if not self._looking:
+            self._looking = True
+            self.world.scheduler.soon(lambda: self._collected(tenant))
         if owner is None or epoch >= owner["data_epoch"]:
             self.find(
                 "always", "nothing needed is deleted", f"{key}, and the data is epoch {owner and owner['data_epoch']}"
@@ -132,6 +146,10 @@ class Judge:
         age = self.world.scheduler.now - (replaced if replaced is not None else self.world.scheduler.now)
         if age + spread + 1.0 < self.world.retention_s:
             self.find("always", "nothing retained is deleted", f"{key}: replaced {age:.1f} s ago")
+
+    def _collected(self, tenant: str) -> None:
+        self._looking = False
+        self.past.retained(tenant)
 
     def content(self, tenant: str, epoch: int) -> dict[str, list[int]]:
         """What a restore of an epoch's newest state gives, by file."""
@@ -145,7 +163,11 @@ class Judge:
 
     def anything(self, tenant: str) -> bool:
         """Whether a row of the tenant's is anywhere in the bucket."""
-        found = self.world.bucket.keys(keys.tenant_data(tenant))
+        found = [
+            key
+            for key in self.world.bucket.keys(keys.tenant_data(tenant))
+            if not self.past.over(tenant, int(key.split("/")[2][1:], 16))
+        ]
         return any(self.world.bucket.peek(key) != b"[]" for key in found)
 
     def restorable(self, tenant: str) -> None:
@@ -166,6 +188,7 @@ class Judge:
         """A container starts; a worker makes its files if there are none."""
         if c.role != "worker":
             return
+        self.past.started(c)
         owner = self.owner(c.tenant)
         mine = owner is not None and (owner["node"], owner["epoch"]) == (c.machine.name, c.epoch)
         if mine and c.volume.empty and self.anything(c.tenant):
@@ -180,6 +203,7 @@ class Judge:
                 self.find("bounded", "one copy runs", f"{tenant}: {[c.machine.name for c in copies]} ({why})")
             for c in copies:
                 self._owned(c, why)
+                self.past.runs(c)
 
     def _owned(self, c: Container, why: str) -> None:
         owner, node = self.owner(c.tenant), c.machine.name
@@ -211,10 +235,12 @@ class Judge:
             self.find(
                 "always", "only the owner acknowledges", f"{c.tenant} epoch {c.epoch} of {c.machine.name}: {ack.row}"
             )
-        self.acks[c.tenant].append(ack)
+        if self.past.counts(c.tenant, c.epoch):
+            self.acks[c.tenant].append(ack)
 
-    def read(self, c: Container, known: list[Ack]) -> None:
+    def read(self, c: Container) -> None:
         """A client never misses what it was told is safe."""
+        known = self.acks[c.tenant]
         held = {db: set(f.rows) for db, f in c.volume.files.items()}
         missing = [a.row for a in known if any(a.row not in held.get(db, ()) for db in a.files)]
         if missing:
@@ -226,7 +252,8 @@ class Judge:
         for key in self.world.bucket.keys(keys.tenant_data(tenant)):
             _, _, _, db, *_rest = key.split("/")
             best[db] |= set(json.loads(self.world.bucket.peek(key) or b"[]"))
-        lost = sorted(row for db, f in vol.files.items() for row in set(f.rows) - best[db])
+        lives = {db: {row for row in f.rows if not self.past.dead(tenant, row)} for db, f in vol.files.items()}
+        lost = sorted(row for db, rows in lives.items() for row in rows - best[db])
         if lost:
             self.find("always", "no volume is deleted with the only copy", f"{tenant}: {lost}")
 
@@ -237,6 +264,9 @@ class Judge:
         owner = self.owner(tenant)
         if owner is None:
             return "it has no owner record"
+        wanted = self.world.wanted[tenant].restore
+        if wanted is not None and wanted.id not in self.past.done:
+            return f"it was not brought back to {wanted.at}"
         if owner["state"] != "running" or owner["data_epoch"] != owner["epoch"]:
             return f"its record says {owner['state']}, epoch {owner['epoch']}, data {owner['data_epoch']}"
         m = self.world.machines.get(owner["node"])
@@ -252,4 +282,5 @@ class Judge:
             if why := self.settled(tenant):
                 self.find("settles", "every tenant settles", f"{tenant}: {why}")
             self.restorable(tenant)
+            self.past.retained(tenant)
         self.running("the end")

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fleet import bucket, leases
+from fleet import bucket, leader, leases
 from node.agent import app, ports, settling, tenant, walk
 from node.agent import node as node_module
 from node.agent.custody import (
@@ -373,6 +373,9 @@ def _of_controller() -> dict[tuple[Any, str], Any]:
         (leases, "log"): log,
         (leases, "time"): _TIME,
         (leases, "new_nonce"): lambda: f"{world().number():032x}",
+        (leader, "log"): log,
+        (leader, "time"): _TIME,
+        (leader, "new_nonce"): lambda: f"{world().number():032x}",
         (bucket, "time"): _TIME,
     }
 

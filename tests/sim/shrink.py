@@ -40,13 +40,14 @@ def shrink(whole: Result, again: Callable[[Script], Result], most_runs: int = MO
     return Shrunk(kept, best)
 
 
-def tell(found: Shrunk, variant: str = "") -> str:
+def tell(found: Shrunk, variant: str = "", *, operations: bool = False) -> str:
     """What to print: the seed, what broke, how to see it again, and the trace up to there."""
     result = found.result
     violation = result.violations[0]
     kept = ",".join(map(str, found.kept)) or "none"
     broken = f' --variant "{variant}"' if variant else ""
-    command = f"python -m tests.sim {result.script.seed} --keep {kept}{broken}"
+    asked = " --operations" if operations else ""
+    command = f"python -m tests.sim {result.script.seed} --keep {kept}{broken}{asked}"
     upto = next((i for i, line in enumerate(result.trace) if "VIOLATION" in line), len(result.trace) - 1)
     return "\n".join(
         [

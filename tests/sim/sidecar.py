@@ -30,6 +30,7 @@ class Stream:
     listed: bool = False
     flying: bool = False
     copying: bool = False
+    stamps: dict[int, float] = field(default_factory=dict)
     waiting: list[tuple[int, asyncio.Future[int]]] = field(default_factory=list)
 
 
@@ -108,7 +109,8 @@ class Litestream:
             self._push(s)
 
         bucket, c = self._world.bucket, self._c
-        self._send("put", key, lambda: bucket.upload(key, body, c.volume.number), sent)
+        at = s.stamps.setdefault(txid, self._world.scheduler.now)
+        self._send("put", key, lambda: bucket.upload(key, body, c.volume.number, at), sent)
 
     def _send(self, what: str, key: str, work: Callable[[], object], then: Callable[[Outcome], None]) -> None:
         c = self._c

@@ -44,10 +44,10 @@ class Bucket(MemoryStore):
         """Every key under a prefix, for whoever judges."""
         return sorted(k for k in self._objects if k.startswith(prefix))
 
-    def upload(self, key: str, body: bytes, by: int) -> str:
-        """What Litestream does: write unconditionally. `by` is the volume that it comes from."""
+    def upload(self, key: str, body: bytes, by: int, at: float) -> str:
+        """What Litestream does: write unconditionally. `by` is the volume it comes from, `at` its writer's time."""
         before = self.peek(key)
-        etag = self.put(key, body, {"litestream-timestamp": stamp(self._clock())})
+        etag = self.put(key, body, {"litestream-timestamp": stamp(at)})
         self.uploaded(key, body, before, by)
         return etag
 

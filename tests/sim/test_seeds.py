@@ -15,14 +15,14 @@ LONG = int(os.environ.get("TESTS_SIM_SEEDS", "1000000"))
 LEAST_EVENTS = 200
 
 
-def tried(first: int, count: int) -> None:
+def tried(first: int, count: int, *more: str) -> None:
     """Run so many seeds in as many processes as there are cores; what the first failing one says is the failure."""
     cores = os.cpu_count() or 1
     each = -(-count // cores)
     running = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.sim", str(first + i * each), "--count", str(min(each, count - i * each)),
-             "--least", str(LEAST_EVENTS)],
+             "--least", str(LEAST_EVENTS), *more],
             cwd=ROOT, stdout=subprocess.PIPE, text=True,
         )
         for i in range(cores)
@@ -44,3 +44,10 @@ def test_two_thousand_seeds_break_nothing() -> None:
 def test_a_million_seeds_break_nothing() -> None:
     """TESTS_SIM_SEEDS says how many, for those who have less time."""
     tried(1_000_000, LONG)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7 * 86400)
+def test_purges_restores_and_drains_among_faults_break_nothing() -> None:
+    """As many; every second one with a controller that leads."""
+    tried(1, LONG, "--operations")

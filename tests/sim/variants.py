@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 from fleet import leases as observer
-from fleet.core import silence
+from fleet.core import leading, silence
+from fleet.core.drain import Turns
 from fleet.leases import Leases
 from node.agent.custody import (
     adopt,
@@ -18,6 +19,7 @@ from node.agent.custody import (
     durable,
     fleetfile,
     garbage,
+    purge,
     release,
     restore,
     settle,
@@ -31,7 +33,7 @@ from node.agent.custody.session import Session
 from node.bucket import cas, keys
 from tests.sim import broken, world
 from tests.sim.broken import nothing, replaced
-from tests.sim.faults import CALM_S, KINDS, PAUSE, Fault, Script, draw
+from tests.sim.faults import CALM_S, KINDS, PAUSE, TENANTS, Fault, Script, draw
 from tests.sim.judge import Kind
 from tests.sim.world import AS_IS, Result, Rules
 
@@ -52,6 +54,7 @@ class Variant:
     rules: Rules = AS_IS
     shows: frozenset[Kind] = PLAIN
     solo: bool | None = None
+    led: bool = False
     seeds: int = 200
 
 
@@ -154,6 +157,46 @@ def _solo_cut(rng: random.Random) -> tuple[Fault, ...]:
     return (Fault(at, "cut", "n0", CALM_S - at),)
 
 
+def _purged(rng: random.Random) -> tuple[Fault, ...]:
+    """A tenant is purged and made anew at once, while some hear of it late."""
+    at, who = rng.uniform(15.0, 25.0), rng.choice(TENANTS)
+    slow = Fault(at - 3.0, "sluggish", rng.choice(("c1", "n0", "n1")), 25.0, "9")
+    return (slow, Fault(at, "purge", who, 1.0), Fault(at + rng.uniform(3.0, 9.0), "purge", who, 1.0))
+
+
+def _purged_away(rng: random.Random) -> tuple[Fault, ...]:
+    """A tenant is purged while the machine that has it leaves: it comes back and remembers."""
+    at = rng.uniform(12.0, 25.0)
+    leaves = [Fault(at, "leave", n) for n in ("n0", "n1")]
+    return (rng.choice(leaves), *(Fault(at + rng.uniform(0.0, 1.5), "purge", t, 25.0) for t in TENANTS))
+
+
+def _back(rng: random.Random) -> tuple[Fault, ...]:
+    """Tenants go back to a moment, and machines go down after it."""
+    at = rng.uniform(18.0, 24.0)
+    asked = [Fault(at, "restore", t, rng.uniform(2.0, 5.0)) for t in TENANTS]
+    return (*asked, *(Fault(at + rng.uniform(9.0, 16.0), "reboot", n, 2.0, "same") for n in ("n0", "n1")))
+
+
+def _back_half_way(rng: random.Random) -> tuple[Fault, ...]:
+    """Tenants go back to a moment, and the bucket is out of reach in the middle of it."""
+    at = rng.uniform(18.0, 24.0)
+    asked = [Fault(at, "restore", t, rng.uniform(2.0, 5.0)) for t in TENANTS]
+    return (*asked, *(Fault(at + rng.uniform(0.5, 3.5), "cut", n, rng.uniform(1.0, 4.0)) for n in ("n0", "n1")))
+
+
+def _crowded(rng: random.Random) -> tuple[Fault, ...]:
+    """Every tenant is on one machine, and that is drained."""
+    cuts = [Fault(0.5, "cut", n, 10.0) for n in ("n1", "n2")]
+    return (*cuts, Fault(rng.uniform(22.0, 28.0), "drain", "n0", 15.0))
+
+
+def _headless(rng: random.Random) -> tuple[Fault, ...]:
+    """A controller dies for good, before anything is up or later, and a machine is cut off."""
+    dies = Fault(rng.uniform(2.0, 15.0), "kill_controller", rng.choice(("c0", "c1")), 1000.0)
+    return (dies, Fault(rng.uniform(9.0, 20.0), "reboot", "n0", 400.0, "same"))
+
+
 CUTS = {"cut": 5, "store": 3}
 REBOOTS = {"reboot": 4, "store": 2, "cut": 1}
 AGENTS = {"kill_agent": 4, "kill_both": 2, "store": 4, "cut": 2}
@@ -228,6 +271,30 @@ VARIANTS = (
         replaced((release, "_confirm_last", broken.not_confirmed), (release, "_in_bucket", broken.in_bucket)),
         {"move": 4, "store": 3},
     ),
+    # what operators ask for
+    Variant("a purge asks nobody again", replaced((purge, "delete_under", broken.whatever_is_there)), plot=_purged),
+    Variant("a purge deletes what others have", replaced((purge, "delete_under", broken.everybodys)), plot=_purged),
+    Variant(
+        "a purged life goes on",
+        replaced(
+            (purge, "purge", lambda *_: (0, True)),
+            (take, "_record", broken.life_goes_on),
+            (take, "_sources", broken.never_purged),
+        ),
+        plot=_purged,
+    ),
+    Variant("what a purge has overtaken comes up", replaced((claim, "overtaken", lambda *_: None)), plot=_purged_away),
+    Variant("a restore takes the newest", replaced((take, "_asked_for", broken.the_newest)), plot=_back),
+    Variant(
+        "a restore is carried out again",
+        replaced((claim, "wanted", lambda _, restore: restore is not None), (take, "claim_of", broken.claim_again)),
+        plot=_back,
+    ),
+    Variant(
+        "a restore half-way counts as done", replaced((release, "_record", broken.noted_anyhow)), plot=_back_half_way
+    ),
+    Variant("a drained machine gives all at once", replaced((Turns, "free", lambda *_: True)), plot=_crowded),
+    Variant("a dead leader leads", replaced((leading, "judge", broken.for_ever)), plot=_headless, solo=False, led=True),
     # collecting
     Variant("what is retained is collected", replaced((garbage, "judge", broken.all_older)), CUTS),
     Variant(
@@ -242,7 +309,10 @@ def script(variant: Variant, seed: int) -> Script:
     """The run of a seed in which this variant may show."""
     drawn = draw(seed, dict(variant.kinds))
     if variant.plot is not None:
-        known = [f"n{i}" for i in range(drawn.machines)] + [f"c{i}" for i in range(drawn.controllers)]
+        if variant.led:  # two, or nobody is left to take over
+            rates = (*drawn.rates[: drawn.machines + 1], 1.0)
+            drawn = replace(drawn, led=True, controllers=2, rates=rates)
+        known = [f"n{i}" for i in range(drawn.machines)] + [f"c{i}" for i in range(drawn.controllers)] + [*TENANTS]
         plotted = variant.plot(random.Random(f"plot {seed}"))
         found = tuple(sorted((f for f in plotted if f.who in known), key=lambda f: f.at))
         drawn = replace(drawn, faults=found)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from fleet.core import change
 from node.agent.custody.context import Bounds
 from node.agent.custody.session import Mode
-from node.bucket.records import Record, Spec
+from node.bucket.records import Cordon, Record, Spec
 from node.bucket.spec import TenantSpec
-from tests.sim import faults, process, seams
+from tests.sim import faults, operator, process, seams
 from tests.sim.agent import AgentProcess
 from tests.sim.client import User
 from tests.sim.clock import Clock, Scheduler
@@ -73,7 +73,8 @@ class World:
         self.islands: set[tuple[str, str]] = set()
         self.founding: Mode = "solo" if script.solo else "shared"
         self.bounds = Bounds(settle_s=60.0)
-        self.calm = False
+        self.calm = self.disturbed = False
+        self.cordons: dict[str, Cordon] = {}
         self._number = 0
         self.specs = {"zero": _spec(0.0), "one": _spec(1.0)}
         self.wanted = {
@@ -174,6 +175,8 @@ class World:
         self.note("calm: no faults from here on")
         self.calm = True
         self.network.last_word.clear()
+        for node in list(self.cordons):
+            operator.opened(self, node)
         for tenant, old in self.wanted.items():
             if old.spec.node is not None:
                 spec = old.spec.model_copy(update={"node": None})
