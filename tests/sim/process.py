@@ -53,7 +53,7 @@ class Thread(greenlet.greenlet):  # type: ignore[misc] # it has no types
         """Wait for the next call once one is done."""
         while True:
             self.work()
-            del self.work
+            del self.work, self.process  # who waits for the next call keeps no world alive
             _idle.append(self)
             self.parent.switch()
 
