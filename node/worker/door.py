@@ -13,7 +13,7 @@ import logging
 import time
 from pathlib import Path
 
-from node.workflow.dataclass import dataclass
+from node.workflow.values.dataclass import dataclass
 
 log = logging.getLogger("node.worker.door")
 

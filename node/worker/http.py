@@ -14,7 +14,7 @@ from dataclasses import field
 from typing import Any
 
 from node.worker.problem import CONTENT_TYPE, Problem
-from node.workflow.dataclass import dataclass
+from node.workflow.values.dataclass import dataclass
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

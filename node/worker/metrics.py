@@ -8,8 +8,8 @@ from dataclasses import field
 
 from node.worker.door import Door
 from node.workflow import Engine
-from node.workflow.dataclass import dataclass
-from node.workflow.measure import Histogram
+from node.workflow.values.dataclass import dataclass
+from node.workflow.values.measure import Histogram
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

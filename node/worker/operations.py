@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from node.worker.http import Request, Response, Stream
 from node.worker.pressure import Load
 from node.worker.problem import Problem, invalid
-from node.workflow.dataclass import dataclass
+from node.workflow.values.dataclass import dataclass
 
 Schema = Mapping[str, Any]
 

@@ -9,9 +9,9 @@ from node.worker import schemas
 from node.worker.http import Request, Response, json_response
 from node.worker.wire import fields_of, queue_options, time_text
 from node.workflow import Engine
-from node.workflow.queue import Queue
-from node.workflow.schedule import Schedule
-from node.workflow.schedules import Scheduled
+from node.workflow.core.queue import Queue
+from node.workflow.core.schedule import Schedule
+from node.workflow.serve.schedules import Scheduled
 
 
 async def put_schedule(engine: Engine, request: Request) -> Response:

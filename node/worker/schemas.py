@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from node.workflow.run import STATES
-from node.workflow.search import LARGEST
-from node.workflow.starts import CONFLICTS
+from node.workflow.serve.starts import CONFLICTS
+from node.workflow.values.attributes import LARGEST
+from node.workflow.values.run import STATES
 
 Schema = dict[str, Any]
 

@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 from node.worker.http import Asgi
 from node.worker.problem import CONTENT_TYPE, INTERNAL, Problem
 from node.workflow import Workflow
-from node.workflow.dataclass import dataclass
+from node.workflow.values.dataclass import dataclass
 
 ENGINE_OPTIONS: Final = ("queues", "schedules", "retention", "codec")
 

@@ -12,8 +12,8 @@ from node.worker.problem import Problem, invalid
 from node.worker.settings import parse_duration
 from node.workflow import Event, Run
 from node.workflow.errors import InvalidInput, WorkflowError
-from node.workflow.run import STATES
-from node.workflow.search import check_attributes
+from node.workflow.values.attributes import check_attributes
+from node.workflow.values.run import STATES
 
 LIST_MAX = int(schemas.LIMIT["maximum"])
 WAIT_MAX_S = 60.0

@@ -1,22 +1,23 @@
 """Durable workflows on one SQLite file. Stands alone: imports nothing else of this project."""
 
 from node.workflow import errors
-from node.workflow.attempts import ActivityInfo, activity_info
-from node.workflow.children import Child
-from node.workflow.codec import Codec
-from node.workflow.context import Context
-from node.workflow.database import configure, open_database
-from node.workflow.define import Activity, Retry, Workflow, activity, workflow
+from node.workflow.activities.attempts import ActivityInfo, activity_info
+from node.workflow.activities.database import configure, open_database
+from node.workflow.activities.heartbeat import heartbeat
+from node.workflow.activities.logger import activity_log
+from node.workflow.core.children import Child
+from node.workflow.core.context import Context
+from node.workflow.core.declare import activity, workflow
+from node.workflow.core.definition import Activity, Retry, Workflow
+from node.workflow.core.groups import First
+from node.workflow.core.queue import Queue
+from node.workflow.core.rehearsal import Replayed, replay
+from node.workflow.core.schedule import Schedule
 from node.workflow.engine import Engine
-from node.workflow.events import Event
-from node.workflow.groups import First
-from node.workflow.heartbeat import heartbeat
-from node.workflow.logs import activity_log
-from node.workflow.queue import Queue
-from node.workflow.rehearsal import Replayed, replay
-from node.workflow.retention import Keep
-from node.workflow.run import Page, Run, Started, Stats
-from node.workflow.schedule import Schedule
+from node.workflow.log.codec import Codec
+from node.workflow.log.sweep import Keep
+from node.workflow.values.events import Event
+from node.workflow.values.run import Page, Run, Started, Stats
 
 __all__ = [
     "Activity",

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import apsw
 
-from node.workflow.define import Workflow
+from node.workflow.core.definition import Workflow
 from node.workflow.errors import WorkflowError
-from node.workflow.replayfile import replay_file
+from node.workflow.log.replayfile import replay_file
 
 FITS, DOES_NOT_FIT, CANNOT_TELL = 0, 1, 2
 

@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
-from node.workflow.codec import Codec
-from node.workflow.define import Workflow
+from node.workflow.core.definition import Workflow
+from node.workflow.core.queue import Queue
+from node.workflow.core.sandbox import Checks
+from node.workflow.core.schedule import Schedule
 from node.workflow.errors import (
     InputConflict,
     InvalidDefinition,
@@ -23,26 +25,25 @@ from node.workflow.errors import (
     Unconfirmed,
     UnknownWorkflow,
 )
-from node.workflow.events import Draft, Event, Kind
-from node.workflow.executive import Executive
-from node.workflow.fit import Fit
-from node.workflow.fork import copy, cut, was_forked_alike
-from node.workflow.gate import Durable
-from node.workflow.loaded import Item
-from node.workflow.lockfile import hold
-from node.workflow.payload import encode
-from node.workflow.queries import ask_run
-from node.workflow.queue import Queue
-from node.workflow.retention import Keep, Retention
-from node.workflow.run import CLOSED, Page, Run, RunRow, Started, State, Stats
-from node.workflow.runid import check_run_id, new_run_id
-from node.workflow.sandbox import Checks
-from node.workflow.schedule import Schedule
-from node.workflow.schedules import Schedules
-from node.workflow.search import MAX_PAGE, Search
-from node.workflow.sqlite import Synchronous
-from node.workflow.starts import Conflict, Starts
-from node.workflow.store import without_end
+from node.workflow.log.codec import Codec
+from node.workflow.log.fork import copy, cut, was_forked_alike
+from node.workflow.log.lockfile import hold
+from node.workflow.log.search import MAX_PAGE, Search
+from node.workflow.log.sqlite import Synchronous
+from node.workflow.log.store import without_end
+from node.workflow.log.sweep import Keep
+from node.workflow.serve.ask import ask_run
+from node.workflow.serve.executive import Executive
+from node.workflow.serve.fit import Fit
+from node.workflow.serve.gate import Durable
+from node.workflow.serve.loaded import Item
+from node.workflow.serve.retention import Retention
+from node.workflow.serve.schedules import Schedules
+from node.workflow.serve.starts import Conflict, Starts
+from node.workflow.values.events import Draft, Event, Kind
+from node.workflow.values.payload import encode
+from node.workflow.values.run import CLOSED, Page, Run, RunRow, Started, State, Stats
+from node.workflow.values.runid import check_run_id, new_run_id
 
 MAX_REASON: Final = 1_000
 EVENTS_AT_ONCE: Final = 200  # in memory of one who follows a run

@@ -6,7 +6,7 @@ import asyncio
 from typing import cast
 
 from node.workflow import Context, Engine, activity, workflow
-from node.workflow.sqlite import Synchronous
+from node.workflow.log.sqlite import Synchronous
 from tests.bench.peers.loop import STEPS, arguments, measure
 
 

@@ -11,7 +11,7 @@ import time
 from typing import cast
 
 from node.workflow import Context, Engine, activity, workflow
-from node.workflow.sqlite import Synchronous
+from node.workflow.log.sqlite import Synchronous
 from tests.bench.figures import quantile
 from tests.bench.peers.loop import STEPS, WARM_UP_S, arguments
 

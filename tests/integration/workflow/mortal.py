@@ -23,7 +23,7 @@ import apsw
 
 from node.workflow import Context, Engine, Retry, activity, activity_info, workflow
 from node.workflow.errors import WorkflowError
-from node.workflow.sqlite import connect
+from node.workflow.log.sqlite import connect
 from tests.integration.workflow.effects import effect
 from tests.integration.workflow.generated import Grower, tree
 from tests.integration.workflow.writes import Counter, Fault, FaultyDisk

@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from node.workflow.events import INTENTS
-from node.workflow.sqlite import connect
-from node.workflow.step import step
-from node.workflow.store import Store
+from node.workflow.core.step import step
+from node.workflow.log.sqlite import connect
+from node.workflow.log.store import Store
+from node.workflow.values.events import INTENTS
 from tests.integration.workflow.generated import tree
 
 

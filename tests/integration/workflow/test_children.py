@@ -10,7 +10,7 @@ import apsw
 import pytest
 
 from node.workflow import Context, Engine, activity, workflow
-from node.workflow.children import OnParentClose
+from node.workflow.core.children import OnParentClose
 from node.workflow.errors import Cancelled, ChildFailed
 from tests.integration.workflow.served import run, served, until
 

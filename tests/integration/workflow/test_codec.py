@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from node.workflow import Context, Retry, activity, errors, workflow
-from node.workflow.codec import MARK
-from node.workflow.retention import Keep
-from node.workflow.schedule import Schedule
+from node.workflow.core.schedule import Schedule
+from node.workflow.log.codec import MARK
+from node.workflow.log.sweep import Keep
 from tests.integration.workflow.served import run, served, until
 
 SECRET = "the butler did it"

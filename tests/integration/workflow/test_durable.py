@@ -11,8 +11,9 @@ from typing import Any
 import apsw
 import pytest
 
-from node.workflow import Context, Engine, activity, configure, database, errors, open_database, workflow
-from node.workflow import gate as gate_module
+from node.workflow import Context, Engine, activity, configure, errors, open_database, workflow
+from node.workflow.activities import database
+from node.workflow.serve import gate as gate_module
 from tests.integration.workflow.served import Durable, run, served, until
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from node.workflow import Context, activity, workflow
-from node.workflow.loader import LONG_HISTORY
+from node.workflow.serve.loader import LONG_HISTORY
 from tests.integration.workflow.served import run, served, until
 
 STEPS = LONG_HISTORY // 2 + 50

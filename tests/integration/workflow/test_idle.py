@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from node.workflow import Context, Event, activity, errors, workflow
-from node.workflow.queue import Queue
-from node.workflow.schedule import Schedule
+from node.workflow.core.queue import Queue
+from node.workflow.core.schedule import Schedule
 from tests.integration.workflow.served import Durable, run, served, until
 
 

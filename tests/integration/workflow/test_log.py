@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from node.workflow import Context, Retry, activity, workflow
-from node.workflow.events import INTENTS, Kind
-from node.workflow.queue import Queue
-from node.workflow.run import STATES
-from node.workflow.schedule import Schedule
+from node.workflow.core.queue import Queue
+from node.workflow.core.schedule import Schedule
+from node.workflow.values.events import INTENTS, Kind
+from node.workflow.values.run import STATES
 from tests.integration.workflow.served import run, served, until
 
 PAGE = (Path(__file__).parents[3] / "node/workflow/log.md").read_text(encoding="utf-8")

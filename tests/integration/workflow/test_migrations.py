@@ -9,8 +9,8 @@ import apsw
 import pytest
 
 from node.workflow import Context, Engine, activity, errors, workflow
-from node.workflow.payload import digest, encode, short_digest
-from node.workflow.sqlite import APPLICATION_ID, connect, migrations
+from node.workflow.log.sqlite import APPLICATION_ID, connect, migrations
+from node.workflow.values.payload import digest, encode, short_digest
 from tests.integration.workflow.served import run, served
 
 LARGE = encode("x" * 2000)

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from node.workflow import Context, activity, errors, workflow
-from node.workflow.sqlite import connect
+from node.workflow.log.sqlite import connect
 from tests.integration.workflow.served import run, served, until
 
 

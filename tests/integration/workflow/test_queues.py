@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from node.workflow import Context, activity, errors, workflow
-from node.workflow.queue import Queue
+from node.workflow.core.queue import Queue
 from tests.integration.workflow.served import run, served, until
 
 

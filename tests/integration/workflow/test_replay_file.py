@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from node.workflow import Context, activity, activity_log, replay, workflow
-from node.workflow.replayfile import replay_file
+from node.workflow.log.replayfile import replay_file
 from tests.integration.workflow.served import run, served
 
 CODE = """

@@ -12,8 +12,8 @@ import apsw
 import pytest
 
 from node.workflow import Context, Engine, Retry, activity, errors, workflow
-from node.workflow import sqlite as sqlite_module
-from node.workflow.store import Store
+from node.workflow.log import sqlite as sqlite_module
+from node.workflow.log.store import Store
 from tests.integration.workflow.served import run, served, until
 
 

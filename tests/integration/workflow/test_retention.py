@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from node.workflow import Context, activity, errors, workflow
-from node.workflow.queue import Queue
-from node.workflow.retention import Keep, kept_ms
+from node.workflow.core.queue import Queue
+from node.workflow.log.sweep import Keep, kept_ms
 from tests.integration.workflow.served import Durable, run, served, until
 
 LARGE = "x" * 3_000

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from node.workflow import Context, Engine, errors, workflow
-from node.workflow.schedule import Schedule
+from node.workflow.core.schedule import Schedule
 from tests.integration.workflow.served import run, served, until
 
 START_S = 1_767_225_600.0  # 2026-01-01T00:00:00Z
@@ -187,7 +187,7 @@ def test_a_clock_that_was_ahead_a_year_loses_nothing_that_came_after(clock: Cloc
 
 
 def test_firings_that_are_forgotten_are_not_fired_again(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.workflow.schedulefile.KEPT_FIRINGS", 5)
+    monkeypatch.setattr("node.workflow.log.schedules.KEPT_FIRINGS", 5)
 
     async def main() -> None:
         async with clock.served(minutely(overlap="allow_all")):

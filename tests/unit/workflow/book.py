@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from node.workflow.command import Command
-from node.workflow.define import Workflow
-from node.workflow.events import Draft, Event, Kind
-from node.workflow.machine import Machine
-from node.workflow.payload import encode
+from node.workflow.core.command import Command
+from node.workflow.core.definition import Workflow
+from node.workflow.core.machine import Machine
+from node.workflow.values.events import Draft, Event, Kind
+from node.workflow.values.payload import encode
 
 START_MS = 1_700_000_000_000
 

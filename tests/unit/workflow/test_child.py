@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from node.workflow import Context, workflow
-from node.workflow.command import Command
+from node.workflow.core.command import Command
+from node.workflow.core.letters import Letter, of_command, of_end, read, refusal
 from node.workflow.errors import ChildFailed, Mismatch
-from node.workflow.events import Kind
-from node.workflow.letters import Letter, of_command, of_end, read, refusal
-from node.workflow.run import RunFacts, RunRow
+from node.workflow.values.events import Kind
+from node.workflow.values.run import RunFacts, RunRow
 from tests.unit.workflow.book import Book, replay
 
 

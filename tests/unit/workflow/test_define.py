@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from node.workflow import Context, Retry, activity, workflow
-from node.workflow.define import Activity
+from node.workflow.core.definition import Activity
 from node.workflow.errors import InvalidDefinition, InvalidInput
 
 

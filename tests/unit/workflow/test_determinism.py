@@ -9,7 +9,7 @@ import pytest
 
 from node.workflow import Context, Workflow, activity, workflow
 from node.workflow.errors import Mismatch
-from node.workflow.events import Event
+from node.workflow.values.events import Event
 from tests.unit.workflow.book import Book, replay
 
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from node.workflow.events import LARGE_PAYLOAD_BYTES, PAYLOAD_KEY, Draft, Kind, payload_reference, with_payload
-from node.workflow.payload import digest, encode
+from node.workflow.values.events import LARGE_PAYLOAD_BYTES, PAYLOAD_KEY, Draft, Kind, payload_reference, with_payload
+from node.workflow.values.payload import digest, encode
 
 
 def test_a_small_payload_is_inline() -> None:

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from node.workflow import gate as gate_module
 from node.workflow.errors import NotOpen
-from node.workflow.gate import Gate
-from node.workflow.run import Stats
+from node.workflow.serve import gate as gate_module
+from node.workflow.serve.gate import Gate
+from node.workflow.values.run import Stats
 
 
 class Log:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from node.workflow import Context, activity, workflow
+from node.workflow.core.machine import Machine
 from node.workflow.errors import Mismatch
-from node.workflow.events import Draft, Kind
-from node.workflow.machine import Machine
+from node.workflow.values.events import Draft, Kind
 from tests.unit.workflow.book import Book, replay
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from node.workflow import Context, activity, workflow
+from node.workflow.core.machine import Machine
+from node.workflow.core.step import step
 from node.workflow.errors import ActivityFailed, Cancelled, ForeignAwait, InvalidDefinition, WaitTimeout
-from node.workflow.events import Event, Kind
-from node.workflow.machine import Machine
-from node.workflow.step import step
+from node.workflow.values.events import Event, Kind
 from tests.unit.workflow.book import START_MS, Book, replay
 
 
@@ -130,7 +130,7 @@ def test_an_uncaught_failure_fails_the_run_with_its_type_and_message() -> None:
     assert end.error["type"] == "ActivityFailed"
     assert "no" in end.error["message"]
     assert "test_machine.py" in end.error["traceback"]
-    assert "scheduler.py" not in end.error["traceback"]
+    assert "branches.py" not in end.error["traceback"]
 
 
 def test_a_failed_attempt_changes_nothing_for_the_code() -> None:
@@ -251,7 +251,7 @@ def test_a_failure_in_gather_cancels_the_others_and_is_raised() -> None:
 
 
 def _result_of(step_id: int) -> Any:
-    from node.workflow.events import Draft
+    from node.workflow.values.events import Draft
 
     return Draft(Kind.ACTIVITY_COMPLETED, {"id": step_id, "attempt": 1}, "1")
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from node.workflow import Context, activity, workflow
 from node.workflow.errors import ActivityFailed, Cancelled, Mismatch, WaitTimeout
-from node.workflow.events import Draft, Kind
+from node.workflow.values.events import Draft, Kind
 from tests.unit.workflow.book import Book, replay
 
 # A program is a list of instructions; the workflow carries it out, and the model says what it must come to.

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.workflow.errors import InvalidDefinition, InvalidInput, NotStorable
-from node.workflow.payload import decoder, digest, encode, short_digest
+from node.workflow.values.payload import decoder, digest, encode, short_digest
 
 Customer = NewType("Customer", str)
 

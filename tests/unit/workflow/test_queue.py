@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.workflow.core.queue import PLACES_A_POINT, Queue, Usage, Waiting, free, place, select
 from node.workflow.errors import InvalidInput
-from node.workflow.queue import PLACES_A_POINT, Queue, Usage, Waiting, free, place, select
 
 limits = st.none() | st.integers(1, 4)
 

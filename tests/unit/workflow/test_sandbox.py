@@ -23,9 +23,9 @@ from typing import Any
 import pytest
 
 from node.workflow import Context, activity, workflow
+from node.workflow.core.machine import Machine
+from node.workflow.core.sandbox import NondeterministicWarning, Sandbox
 from node.workflow.errors import Nondeterministic
-from node.workflow.machine import Machine
-from node.workflow.sandbox import NondeterministicWarning, Sandbox
 from tests.unit.workflow.book import Book
 
 BAD: dict[str, Callable[[], Any]] = {

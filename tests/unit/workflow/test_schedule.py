@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.workflow.core.schedule import AT_ONCE, Schedule, act, due, times
 from node.workflow.errors import InvalidInput
-from node.workflow.schedule import AT_ONCE, Schedule, act, due, times
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 YEAR = 365 * DAY

@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from node.worker import Problem, durable
 from node.workflow import Context, Retry, activity, workflow
-from node.workflow.queue import Queue
+from node.workflow.core.queue import Queue
 
 GATES = Path(os.environ["NODE_DATA"])
 

@@ -1,0 +1,1 @@
+"""Serves one log: loads runs, appends what the core decides, and acts on what is durable."""
