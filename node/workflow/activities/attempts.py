@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,6 +14,7 @@ from node.workflow.activities.threads import Outcome, Threads
 from node.workflow.core.command import Pending
 from node.workflow.core.definition import Activity
 from node.workflow.errors import InvalidInput, NotOpen, NotStorable
+from node.workflow.values.dataclass import dataclass
 from node.workflow.values.describe import describe_error
 from node.workflow.values.events import Draft, Kind
 from node.workflow.values.payload import encode, parse

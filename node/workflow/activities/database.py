@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
 import apsw
 
 from node.workflow.errors import InvalidInput
 from node.workflow.log.sqlite import Synchronous, connect
+from node.workflow.values.dataclass import dataclass
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

@@ -6,10 +6,11 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from node.workflow.errors import AttemptOver, NotStorable
+from node.workflow.values.dataclass import dataclass
 from node.workflow.values.payload import encode
 
 RECORDED_EVERY_S: Final = 1.0

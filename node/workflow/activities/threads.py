@@ -8,10 +8,10 @@ import contextvars
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from node.workflow.errors import AttemptOver
+from node.workflow.values.dataclass import dataclass
 
 Outcome: TypeAlias = tuple[Any, BaseException | None]
 

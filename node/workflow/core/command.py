@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from node.workflow.core.branches import Future
 from node.workflow.core.definition import Activity, Workflow
+from node.workflow.values.dataclass import dataclass
 from node.workflow.values.describe import cut
 from node.workflow.values.events import ENDS, Draft, Kind
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar, overload
 
 from node.workflow.core.context import Context
 from node.workflow.core.definition import Activity, Retry, Workflow
 from node.workflow.errors import InvalidDefinition
+from node.workflow.values.dataclass import dataclass
 
 P = ParamSpec("P")
 R = TypeVar("R")

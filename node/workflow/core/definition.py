@@ -9,12 +9,13 @@ import random
 import sys
 import typing
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar
 
 from node.workflow.core.sandbox import Checks
 from node.workflow.core.stepping import refuse_in_workflows
 from node.workflow.errors import InvalidDefinition
+from node.workflow.values.dataclass import dataclass
 from node.workflow.values.payload import Decoder, decoder
 
 P = ParamSpec("P")

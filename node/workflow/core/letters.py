@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from node.workflow.core.command import Command
+from node.workflow.values.dataclass import dataclass
 from node.workflow.values.events import Draft, Kind
 from node.workflow.values.payload import encode, short_digest
 from node.workflow.values.run import RunRow

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from node.workflow.errors import InvalidInput
+from node.workflow.values.dataclass import dataclass
 
 PLACES_A_POINT: Final = 100
 PRIORITIES: Final = range(-100, 101)

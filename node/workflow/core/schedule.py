@@ -12,12 +12,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from node.workflow.errors import InvalidInput
 from node.workflow.values.attributes import check_attributes
+from node.workflow.values.dataclass import dataclass
 
 Overlap: TypeAlias = Literal[
     "skip",  # a time that comes while a run of the schedule is open is left out

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from node.workflow.core.command import Command
 from node.workflow.core.definition import Workflow
 from node.workflow.core.machine import Machine
+from node.workflow.values.dataclass import dataclass
 from node.workflow.values.events import Event
 
 

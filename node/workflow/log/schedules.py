@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 import apsw
@@ -14,6 +13,7 @@ from node.workflow.core.schedule import Schedule
 from node.workflow.errors import InvalidInput
 from node.workflow.log.codec import Codec, Unreadable, seal, unseal
 from node.workflow.log.store import Store
+from node.workflow.values.dataclass import dataclass
 from node.workflow.values.payload import encode
 
 log = logging.getLogger(__name__)

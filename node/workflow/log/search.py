@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from node.workflow.errors import InvalidInput
 from node.workflow.values.attributes import check_attributes
+from node.workflow.values.dataclass import dataclass
 from node.workflow.values.run import STATES, State
 
 MAX_PAGE: Final = 1_000

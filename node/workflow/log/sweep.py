@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import apsw
 
 from node.workflow.errors import InvalidDefinition
+from node.workflow.values.dataclass import dataclass
 from node.workflow.values.run import CLOSED, State
 
 SCANNED_AT_ONCE: Final = 500  # runs looked at in one transaction

@@ -6,7 +6,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from itertools import zip_longest
 from operator import attrgetter
 from pathlib import Path
@@ -18,6 +18,7 @@ from node.workflow.core.letters import Letter, LetterKey, LetterRow
 from node.workflow.log.archive import archive
 from node.workflow.log.codec import Codec, seal, seal_body, seal_payload
 from node.workflow.log.sqlite import Synchronous, connect, migrate
+from node.workflow.values.dataclass import dataclass
 from node.workflow.values.run import RunFacts, RunRow
 
 MAX_BATCH: Final = 1_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import islice
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from node.workflow.core.machine import Machine
 from node.workflow.errors import ContinuesForEver, Mismatch, NotOpen, RunClosed, UnknownWorkflow, WorkflowError
 from node.workflow.log.page import Page
 from node.workflow.log.writer import Append
+from node.workflow.values.dataclass import dataclass
 from node.workflow.values.events import Draft, Event, Kind
 from node.workflow.values.payload import digest, encode, short_digest
 from node.workflow.values.run import CLOSED, NO_FACTS, Heartbeat, RunFacts, RunRow, State

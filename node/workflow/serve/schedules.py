@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import apsw
@@ -21,6 +21,7 @@ from node.workflow.log import schedules as file
 from node.workflow.log.schedules import Firing, Outcome, Row
 from node.workflow.serve.executive import Executive
 from node.workflow.serve.starts import Starts
+from node.workflow.values.dataclass import dataclass
 from node.workflow.values.run import Started
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from node.workflow.core.definition import Workflow
@@ -14,6 +14,7 @@ from node.workflow.errors import InputConflict, InvalidInput, NotStorable, RunEx
 from node.workflow.serve.executive import Executive
 from node.workflow.serve.loaded import Item, new_run
 from node.workflow.values.attributes import check_attributes
+from node.workflow.values.dataclass import dataclass
 from node.workflow.values.events import Draft, Kind
 from node.workflow.values.payload import digest, encode
 from node.workflow.values.run import CLOSED, NO_FACTS, RunFacts, RunRow, Started

@@ -7,10 +7,10 @@ code asked for, checked on replay). Intents follow the input that led to them, i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from node.workflow.values.dataclass import dataclass
 from node.workflow.values.payload import digest, encoder, parse
 
 LARGE_PAYLOAD_BYTES: Final = 1024  # longer ones are stored once, by content hash, so that the log's pages stay small

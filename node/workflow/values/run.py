@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from node.workflow.errors import (
@@ -14,6 +14,7 @@ from node.workflow.errors import (
     RunNotFinished,
     RunTerminated,
 )
+from node.workflow.values.dataclass import dataclass
 from node.workflow.values.measure import SIZES, Histogram
 from node.workflow.values.payload import decoder
 

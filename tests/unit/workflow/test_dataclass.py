@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from node.workflow import dataclass as own
+from node.workflow.values import dataclass as own
 
 MAKERS: list[Any] = [dataclasses.dataclass, own.dataclass]
 
