@@ -29,7 +29,7 @@ from node.agent.custody import wake as waking
 from node.agent.custody.collect import Collected, Survey
 from node.agent.custody.context import Bounds, Context
 from node.agent.custody.errors import Damaged, Lost, OwnedElsewhere, Refused
-from node.agent.custody.held import HeldTenant, write_owner
+from node.agent.custody.held import HeldTenant, take_back, write_owner
 from node.agent.custody.release import To
 from node.agent.custody.values import (
     Claim,
@@ -129,8 +129,7 @@ class Custody:
             await sidecar.start(self._ctx, held, held.volume, held.uid)
 
     async def _take_back(self, held: HeldTenant) -> None:
-        if held.pending is not None or held.owner.record.state not in ("claimed", "running"):
-            await write_owner(self._ctx, held, state="running" if held.claim.settled else "claimed")
+        await take_back(self._ctx, held)
         if held.sidecar is None and held.volume is not None:
             await restoring.reopen(self._ctx, held.volume)
 

@@ -98,6 +98,16 @@ async def write_owner(ctx: Context, t: HeldTenant, **changes: Any) -> Owner:
         return await _write(ctx, t, changes)
 
 
+async def take_back(ctx: Context, t: HeldTenant) -> None:
+    """Make the record say again that the tenant is held, if it says otherwise or what it says is in doubt.
+
+    Asked once no other write of it is under way: one that is may settle both. Raises OwnedElsewhere, Unconfirmed.
+    """
+    async with t.record_lock:
+        if t.pending is not None or t.owner.record.state not in ("claimed", "running"):
+            await _write(ctx, t, {"state": "running" if t.claim.settled else "claimed"})
+
+
 async def _write(ctx: Context, t: HeldTenant, changes: dict[str, Any]) -> Owner:
     waiting = t.wake
     if waiting is not None:

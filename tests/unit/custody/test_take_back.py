@@ -103,6 +103,18 @@ def test_what_was_not_settled_is_taken_back_as_claimed(monkeypatch: pytest.Monke
     assert play(monkeypatch, script, claim).record().record.state == "claimed"
 
 
+def test_a_worker_that_starts_while_its_tenant_settles_does_not_unsettle_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(s: Scene) -> None:
+        settles = asyncio.create_task(write_owner(s.custody._ctx, s.tenant, state="running", data_epoch=3))
+        await asyncio.sleep(0)
+        assert s.tenant.pending is not None  # on its way to the bucket
+        await s.custody.resume("acme")
+        await settles
+
+    claim = Claim("acme", 3, 2, 7, "fresh", ("app.db",), 1.0, 3600.0, 1, "failover")
+    assert play(monkeypatch, script, claim).record().record.state == "running"
+
+
 def test_what_another_took_meanwhile_is_not_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
     async def script(s: Scene) -> None:
         await s.release_in_doubt()
