@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from node.agent.custody import ltx
 from node.bucket import keys
 from tests.sim.disk import Volume, listed, read_chain
+from tests.sim.lost import Lost
 from tests.sim.past import Past
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Judge:
 
     def __post_init__(self) -> None:
         self.past = Past(self)
+        self.lost = Lost()
         self._looking = False
 
     def find(self, kind: Kind, rule: str, text: str) -> None:
@@ -80,6 +82,8 @@ class Judge:
             self._lease(keys.name_of(key), json.loads(body))
         elif key.startswith("lineage/") and before is not None:
             self.find("always", "lineage written once", key)
+        if key.startswith((keys.OWNERS, keys.NODES)) and json.loads(body)["nonce"] in self.lost:
+            self.find("always", "what was called lost stays lost", key)
 
     def _owner(self, tenant: str, record: dict[str, Any]) -> None:
         before = self.owner(tenant)

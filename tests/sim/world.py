@@ -235,7 +235,7 @@ def run(
 def _run(script: Script, rules: Rules, broken: AbstractContextManager[None], *, verbose: bool) -> Result:
     world = World(script, rules, verbose=verbose)
     try:
-        with seams.installed(world), broken:
+        with seams.installed(world), broken, world.judge.lost.told():
             world.run()
     finally:
         process.over()

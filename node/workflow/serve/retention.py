@@ -48,7 +48,7 @@ class Retention:
         if now_ms >= self._next_ms or self._next_ms > now_ms + self._period_ms:
             self._next_ms = now_ms + self._period_ms
             if self._is_plausible(now_ms) and self._sweeping is None:
-                self._sweeping = asyncio.get_running_loop().create_task(self._sweep(), name="workflow-retention")
+                self._sweeping = asyncio.get_running_loop().create_task(self._sweep(now_ms), name="workflow-retention")
         return self._next_ms
 
     def _is_plausible(self, now_ms: int) -> bool:
@@ -59,9 +59,9 @@ class Retention:
             return True
         return abs((now_ms - before[0]) - 1000 * (monotonic_s - before[1])) <= TOLERATED_JUMP_MS
 
-    async def _sweep(self) -> None:
+    async def _sweep(self, now_ms: int) -> None:
         try:
-            await self.sweep()
+            await self.sweep(now_ms)
         except NotOpen:
             return
         except WorkflowError as error:
@@ -69,15 +69,16 @@ class Retention:
         finally:
             self._sweeping = None
 
-    async def sweep(self) -> int:
+    async def sweep(self, now_ms: int | None = None) -> int:
         """Look at every run that has ended once, and remove what the rules say. Returns how many went.
 
+        Old is what was old at `now_ms`, the clock as the sweep began: it may jump before the sweep ends.
         Raises NotRecorded or NotOpen.
         """
+        executive = self._executive
+        now_ms = executive.now_ms() if now_ms is None else now_ms
         count, after = 0, (0, "")
         while True:
-            executive = self._executive
-            now_ms = executive.now_ms()
             longest = max((queue.rate_period_ms or 0 for queue in executive.admission.queues), default=0)
             spared = frozenset(executive.ends.hidden)
             swept = await executive.write(Sweep(self._rules, now_ms, now_ms - longest, after, spared), "retention")

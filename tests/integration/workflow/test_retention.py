@@ -165,11 +165,30 @@ def test_right_after_the_clock_jumped_nothing_is_taken_for_old(path: Path) -> No
         async with served(path, large, clock=lambda: now[0], retention=[Keep(DAY)]) as engine:
             await engine.start("large", "a", "a")
             await engine.result("a")
+            await until(lambda: engine._retention._sweeping is None)
             now[0] += 365 * DAY
             engine._retention.ring(engine._executive.now_ms())
             assert engine._retention._sweeping is None
-            now[0] -= 365 * DAY
-            await asyncio.sleep(0.01)
+            assert engine.get("a").state == "completed"
+
+    run(main)
+
+
+def test_a_sweep_that_the_clock_jumps_over_takes_nothing_for_old(path: Path) -> None:
+    now = [1_000_000.0]
+
+    async def main() -> None:
+        async with served(path, large, clock=lambda: now[0], retention=[Keep(DAY)]) as engine:
+            await engine.start("large", "a", "a")
+            await engine.result("a")
+            await until(lambda: engine._retention._sweeping is None)
+            now[0] += DAY / 2
+            engine._retention._ages = None  # half a day went by in order
+            engine._retention.ring(engine._executive.now_ms())
+            under_way = engine._retention._sweeping
+            assert under_way is not None
+            now[0] += 365 * DAY
+            await under_way
             assert engine.get("a").state == "completed"
 
     run(main)
