@@ -1,7 +1,8 @@
 """Requests for a tenant of another node: asked for, passed on to that node's gateway, and taken from others. Pure.
 
-A request is passed on once. The gateway that a client came to does all that depends on the client and says which
-tenant is meant; the tenant's own gateway checks its token, and says `not here` when it has no route.
+A request is passed on once; once more by a node that held it while its tenant left, which knows where to. The gateway
+that a client came to does all that depends on the client and says which tenant is meant; the tenant's own gateway
+checks its token, and says `not here` when it has no route.
 """
 
 from __future__ import annotations
@@ -41,8 +42,10 @@ def asked(config: GatewayConfig, look: str) -> list[str]:
     absent = not_ready("var(txn.absent)")
     crowded = problem(503, "too_busy", "Too busy", "too many unknown tenants are asked for", retryable=True)
     unknown = f"!{{ var(txn.route) -m found }} {{ var(txn.tenant) -m reg {NAME} }}"
+    gone = _not_here()
     return [
-        *_not_here(),
+        f"{gone} !{{ var(txn.route) -m found }}",
+        f"{gone} {{ var(txn.route) -m beg via| }}",
         f"  http-request track-sc2 src table askers if {unknown}",
         f"  http-request sc-inc-gpc0(2) if {unknown}",
         f"  http-request return {crowded} if {unknown} {{ sc2_gpc0_rate gt {ASKED_IN_10_S} }}",
@@ -53,26 +56,22 @@ def asked(config: GatewayConfig, look: str) -> list[str]:
     ]
 
 
-def _not_here() -> list[str]:
+def _not_here() -> str:
     """What a peer hears about a tenant that is not on this node: it looks again. Passing it on could go round."""
     gone = problem(
         503, "moved", "Not here", "tenant {tenant} is not on the node where it was; try again", retryable=True
     )
-    gone += f' hdr {NOT_HERE} "1"'
-    return [
-        f"  http-request return {gone} if from_peer !{{ var(txn.route) -m found }}",
-        f"  http-request return {gone} if from_peer {{ var(txn.route) -m beg via| }}",
-    ]
+    return f'  http-request return {gone} hdr {NOT_HERE} "1" if from_peer'
 
 
 def followed(config: GatewayConfig) -> list[str]:
-    """Those who waited while their tenant went to another node."""
+    """Those who waited while their tenant went to another node, a peer's among them."""
     if not config.peer_keys:
         return []
     absent = not_ready("var(txn.absent)")
     return [
         "  http-request set-var(txn.absent) str(moved) if { var(txn.held) -m bool } !{ var(txn.route) -m found }",
-        *_not_here(),
+        f"{_not_here()} !{{ var(txn.route) -m found }}",
         f"  http-request return {absent} if {{ var(txn.absent) -m found }}",
         "  http-request track-sc0 var(txn.tenant) table away if { var(txn.route) -m beg via| }",
     ]
