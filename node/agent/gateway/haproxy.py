@@ -62,18 +62,22 @@ class HaproxyGateway:
         self._refused = b""  # the digest of a configuration that HAProxy would not take: not tried again
         self._refusal = ""  # why it would not
         self._pair_complaint = ""  # what is wrong with certificate and key, although it runs with those of before
+        self._stopped = False
 
     def ensure(self) -> None:
         """HAProxy runs with this configuration and these routes; cheap when it does. Call it every second or so, and
-        after a certificate changed: a new one is taken over without losing a request."""
+        after a certificate changed: a new one is taken over without losing a request. Nothing once it was stopped."""
         with self._lock:
+            if self._stopped:
+                return
             self._ensure()
             if complaint := self._pair_complaint or self._refusal:
                 raise GatewayMisconfigured(complaint)
 
     def stop(self) -> None:
-        """Stop HAProxy; the routes stay in the file."""
+        """Stop HAProxy for good, whoever else still ensures it; the routes stay in the file."""
         with self._lock:
+            self._stopped = True
             self._synced = None
             self._process.stop()
 

@@ -53,6 +53,8 @@ def test_it_serves_confined_and_comes_back_with_its_routes(
         assert httpx.get(url, timeout=60).json()["name"] == "acme"
 
         gateway.stop()
+        gateway.ensure()  # by whoever has not heard yet that the machine leaves
+        assert not container.alive()
         adopted = HaproxyGateway(GatewayConfig(f"127.0.0.1:{port}"), process, folder, UID)
         adopted.ensure()
         assert httpx.get(url, timeout=60).json()["name"] == "acme"
