@@ -363,7 +363,9 @@ CasTimeout(n) ==     \* broken: not there when it is read again, so it was not a
 TakeBack(n) ==       \* a release without an answer is taken back: the record says so before anything runs
   /\ AMBIG = "definite" /\ Awake(n) /\ cas[n].st = "sent" /\ ph[n] = "sleep" /\ Fault("timeout")
   /\ stray' = stray \cup {cas[n].rec} /\ ph' = [ph EXCEPT ![n] = "back"]
-  /\ cas' = [cas EXCEPT ![n] = Sent([cas[n].rec EXCEPT !.st = IF cas[n].rec.de = my[n] THEN "running" ELSE "claimed"], "start")]
+  /\ cas' = [cas EXCEPT ![n] = IF cas[n].rec.de = my[n]         \* what was given up is made ready anew
+                               THEN Sent([cas[n].rec EXCEPT !.st = "running"], "start")
+                               ELSE Sent([cas[n].rec EXCEPT !.st = "claimed"], "list")]
   /\ vol' = [vol EXCEPT ![n].sync = FALSE]
   /\ UNCHANGED <<records, sessions, ct, dk, my, cut, up, late, bkt, writes, gcr, zz>>
 
@@ -373,8 +375,9 @@ CasOk(n) ==
      THEN /\ Forget(n) /\ UNCHANGED <<ct, dk, vol>>            \* its session has ended meanwhile: claim anew
      ELSE /\ ph' = [ph EXCEPT ![n] = cas[n].next]
           /\ my' = [my EXCEPT ![n] = IF cas[n].next = "idle" THEN 0 ELSE @]
-          /\ cut' = [cut EXCEPT ![n] = IF ph[n] = "claim" THEN @ ELSE NOCUT]
-          /\ vol' = IF ph[n] # "claim" THEN vol
+          /\ cut' = [cut EXCEPT ![n] = IF ph[n] = "claim" THEN @
+                                       ELSE IF cas[n].next = "list" THEN [NOCUT EXCEPT !.src = cas[n].rec.de] ELSE NOCUT]
+          /\ vol' = IF ph[n] # "claim" /\ cas[n].next # "list" THEN vol
                     ELSE IF cas[n].next = "snap" THEN [vol EXCEPT ![n].mk = 0, ![n].torn = {}, ![n].clean = TRUE]
                     ELSE [vol EXCEPT ![n] = [NOVOL EXCEPT !.mk = IF MARKER = "create" THEN my[n] ELSE 0]]
           /\ dk' = IF cas[n].next = "start" THEN [dk EXCEPT ![n] = [ep |-> my[n], ses |-> ses[n]]] ELSE dk

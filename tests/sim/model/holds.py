@@ -71,7 +71,7 @@ LONG = (
     _long("lease-drift", "Lease", 600_000, TTL="4", M="2", DRIFT="1", DEATHS="0"),
     _long("lease-solo-and-back", "Lease", 500_000, FIRST='"solo"', SWITCHES="2", DEATHS="1"),
     _long("lease-found-dead", "Lease", 50_000, "DeadIsSeen", MAXSEQ="2"),
-    _long("two-nodes", "Ownership", 500_000),
+    _long("two-nodes", "Ownership", 90_000),
     _long("two-faults", "Ownership", 300_000, FAULTS="2", MAXW="1"),
     _long("two-files", "Ownership", 100_000, **TWO_FILES, MAXSES="2"),
     _long("three-nodes", "Ownership", 50_000, Nodes="{a, b, c}", MAXW="1", MAXSES="2"),
