@@ -130,6 +130,9 @@ class Runtime(Protocol):
     def start(self, name: str) -> Container:
         """Start a created container; one that runs already is fine."""
 
+    def allow(self, container: Container, cpus: float) -> None:
+        """Let a running container compute with so many processors from now on; one that is gone is fine."""
+
     def stop(self, name: str, timeout_s: float) -> None:
         """SIGTERM, wait, SIGKILL; one that is gone is fine."""
 

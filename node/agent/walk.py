@@ -32,6 +32,9 @@ from node.bucket.errors import BucketError
 log = structlog.get_logger()
 
 HEALTHY_S = 60.0
+# Processors for a server that starts, as is known for startup CPU boosts: with the half of one that it may use later it
+# would stand still for half of its start.
+START_CPUS = 1.0
 # A server that is asked to stop gets this long to finish what it is answering.
 STOP_S = 25.0
 DRAIN_S = 10.0
@@ -243,7 +246,7 @@ class Walk:
             self._ends.clear()
             self.worker, self._starting = name, True
             try:
-                container = await asyncio.to_thread(self.parts.runtime.start, name)
+                container = await asyncio.to_thread(self._begin, name, want)
             finally:
                 self._starting = False
             self.instance = container.instance
@@ -253,6 +256,19 @@ class Walk:
         self.address = f"{container.address}:{want.spec.port}"
         with self._timed("healthy"):
             await self._healthy(want, name)
+            await asyncio.to_thread(self._allow, container, want.spec.limits.cpus)
+
+    def _begin(self, name: str, want: Assignment) -> Container:
+        container = self.parts.runtime.start(name)
+        self._allow(container, max(START_CPUS, want.spec.limits.cpus))
+        return container
+
+    def _allow(self, container: Container, cpus: float) -> None:
+        """What a server may compute is no reason to fail one that runs."""
+        try:
+            self.parts.runtime.allow(container, cpus)
+        except RuntimeFailed as e:
+            log.warning("its processors stay as they are", tenant=self.tenant, wanted=cpus, error=str(e))
 
     async def _healthy(self, want: Assignment, name: str) -> None:
         wrong = await wait_healthy(
@@ -397,6 +413,7 @@ class Walk:
         self.claim, self.volume = claim, volume
         self._uid = await self.user(want)
         if worker is not None:
+            await asyncio.to_thread(self._allow, worker, want.spec.limits.cpus)  # it may have been on its way up
             self.worker, self.instance = worker.name, worker.instance
             self.address = f"{worker.address}:{want.spec.port}"
             self.started_at = time.monotonic()

@@ -11,6 +11,7 @@ from node.agent.ports import Freezer
 Driver = Literal["cgroupfs", "systemd"]
 
 CGROUPS = Path("/sys/fs/cgroup")
+_PERIOD_US = 100_000  # the engine's, for a container that is made with a number of processors
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,20 @@ def freezer(cgroups: Cgroups, fleet: str, root: Path = CGROUPS) -> Freezer:
 
 def container_group(cgroups: Cgroups, freezer: Freezer, container_id: str) -> Path:
     """The folder of one container's own group, below the parent's."""
-    return freezer.group / (f"docker-{container_id}.scope" if cgroups.driver == "systemd" else container_id)
+    return freezer.group / _own(cgroups, container_id)
+
+
+def quota(cgroups: Cgroups, fleet: str, container_id: str, cpus: float, root: Path = CGROUPS) -> tuple[Path, bytes]:
+    """The file that bounds how much one container computes, and what to write there."""
+    v2 = cgroups.version == 2
+    everybody = (root if v2 else root / "cpu") / parent(cgroups, fleet).lstrip("/")
+    quota_us = round(cpus * _PERIOD_US)
+    what = ("cpu.max", f"{quota_us} {_PERIOD_US}") if v2 else ("cpu.cfs_quota_us", str(quota_us))
+    return everybody / _own(cgroups, container_id) / what[0], what[1].encode()
+
+
+def _own(cgroups: Cgroups, container_id: str) -> str:
+    return f"docker-{container_id}.scope" if cgroups.driver == "systemd" else container_id
 
 
 def _slice(fleet: str) -> str:

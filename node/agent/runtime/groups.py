@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -44,6 +45,18 @@ def is_frozen(freezer: Freezer) -> bool:
         return freezer.file.read_bytes().strip() not in (b"", freezer.thaw)
     except FileNotFoundError:
         return False
+
+
+def allow(file: Path, quota: bytes) -> None:
+    """Bound how much a container computes; one that is gone is fine. Raises RuntimeFailed."""
+    try:
+        file.write_bytes(quota)
+    except FileNotFoundError:
+        return
+    except OSError as e:
+        if e.errno == errno.ENODEV:  # it went while the file was open
+            return
+        raise RuntimeFailed(f"cannot write {file}: {e.strerror}", reason="no_cgroup", retryable=True) from e
 
 
 def kill(group: Path, freezer: Freezer) -> bool:

@@ -129,6 +129,9 @@ class LocalRuntime:
     def deaths(self) -> Iterator[Container]:
         yield from ()
 
+    def allow(self, container: Container, cpus: float) -> None:
+        return None
+
     def usage(self, name: str) -> Usage | None:
         return None
 

@@ -50,6 +50,34 @@ def test_every_call_may_be_repeated_and_what_is_gone_is_fine(bench: Bench) -> No
     assert runtime.usage(name) is None
 
 
+WATCHES_ITS_QUOTA = """
+import pathlib, time
+files = [pathlib.Path('/sys/fs/cgroup', name) for name in ('cpu/cpu.cfs_quota_us', 'cpu.max')]
+said = ''
+while True:
+    now = next(file for file in files if file.exists()).read_text().split()[0]
+    if now != said:
+        print(now, flush=True)
+    said = now
+    time.sleep(0.02)
+"""
+
+
+def test_a_container_sees_what_it_is_allowed_to_compute_more_and_less(bench: Bench) -> None:
+    running = bench.run(bench.worker("acme", WATCHES_ITS_QUOTA, cpus=0.5))
+    said: list[str] = []
+    for line in bench.runtime.logs(running.name, tail=None, since=None, follow=True):
+        said.append(line.decode().split()[1])
+        cpus = {1: 1.0, 2: 0.25}.get(len(said))
+        if cpus is None:
+            break
+        bench.runtime.allow(running, cpus)
+    assert said == ["50000", "100000", "25000"]
+    bench.runtime.kill(running.name)
+    bench.ended(running.name)
+    bench.runtime.allow(running, 1.0)
+
+
 def test_a_container_that_runs_is_never_replaced(bench: Bench) -> None:
     running = bench.run(bench.worker("acme", SLEEP))
     with pytest.raises(RuntimeFailed) as raised:

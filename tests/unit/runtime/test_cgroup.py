@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from node.agent.ports import Freezer
+from node.agent.ports import Freezer, RuntimeFailed
 from node.agent.runtime import cgroup, groups
 from node.agent.runtime.cgroup import Cgroups
 
@@ -54,6 +54,27 @@ def test_the_parent_and_its_freezer_follow_the_engines_driver_and_version(
     assert cgroup.parent(found, "fleet-ab12") == parent
     assert cgroup.freezer(found, "fleet-ab12") == freezer
     assert cgroup.container_group(found, freezer, "c0ffee") == container
+
+
+@pytest.mark.parametrize(
+    ("found", "file", "text"),
+    [
+        (Cgroups("cgroupfs", 1), "cpu/fleet-ab12/c0ffee/cpu.cfs_quota_us", b"50000"),
+        (Cgroups("cgroupfs", 2), "fleet-ab12/c0ffee/cpu.max", b"50000 100000"),
+        (Cgroups("systemd", 1), "cpu/fleet_ab12.slice/docker-c0ffee.scope/cpu.cfs_quota_us", b"50000"),
+        (Cgroups("systemd", 2), "fleet_ab12.slice/docker-c0ffee.scope/cpu.max", b"50000 100000"),
+    ],
+)
+def test_what_a_container_may_compute_is_in_a_file_of_its_own_group(found: Cgroups, file: str, text: bytes) -> None:
+    assert cgroup.quota(found, "fleet-ab12", "c0ffee", 0.5, ROOT) == (ROOT / file, text)
+
+
+def test_a_container_that_is_gone_needs_no_bound_and_one_that_cannot_be_bounded_is_said(tmp_path: Path) -> None:
+    groups.allow(tmp_path / "gone" / "cpu.max", b"1 1")
+    odd = tmp_path / "cpu.max"
+    odd.mkdir()
+    with pytest.raises(RuntimeFailed, match=r"cpu\.max"):
+        groups.allow(odd, b"1 1")
 
 
 def test_a_slice_is_one_level_deep_whatever_the_fleet_is_called() -> None:
