@@ -104,7 +104,9 @@ def _down(spec: Spec, seen: Evidence, is_: Is, now: float) -> tuple[Action, ...]
     if seen.hold in ("live", "away") and seen.node is not None:
         return _assign(spec, seen.node, "down", is_, now)
     sent = is_.told(spec.tenant)
-    if sent is not None and sent.want == "up" and _alive(sent, is_):
+    # What got no answer may not have come through: the node may still know only of an `up` before it.
+    doubtful = sent is not None and (sent.want == "up" or spec.tenant in is_.sending)
+    if sent is not None and doubtful and _alive(sent, is_):
         return _assign(spec, sent.node, "down", is_, now)
     return ()
 

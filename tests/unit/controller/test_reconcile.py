@@ -84,6 +84,17 @@ def test_down_reaches_a_node_that_was_told_up_and_has_not_begun():
     assert decide(spec(generation=2, want="down"), is_) == (Assign("acme", "n1", 1, 2, "down"),)
 
 
+@pytest.mark.parametrize("hold", ["pending", "released"])
+def test_a_down_that_got_no_answer_is_told_again_until_it_has_one(hold):
+    """The node acknowledged `up`, has not begun, and may not know of `down`: it would begin later."""
+    down = sent(generation=2, want="down")
+    reports = [("n1", report(state=hold, epoch=0, observed=0))]
+    unanswered = world([N1], reports=reports, sent={"acme": sent()}, sending={"acme": down})
+    assert decide(spec(generation=2, want="down"), unanswered) == (Assign("acme", "n1", 1, 2, "down"),)
+    answered = world([N1], reports=reports, sent={"acme": down})
+    assert decide(spec(generation=2, want="down"), answered) == ()
+
+
 def test_up_again_prefers_the_machine_with_the_volume():
     is_ = world([N1, N2], [owner(node="n2", state="released")])
     assert decide(spec(generation=3), is_) == (Assign("acme", "n2", 1, 3, "up"),)
