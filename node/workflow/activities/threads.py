@@ -51,10 +51,17 @@ class Threads:
         self._free.release()
 
     async def call(self, fn: Callable[..., Any], arguments: list[Any]) -> Outcome:
-        """Run `fn` on the thread that `place` got, in a copy of this context. Returns its value or its error."""
+        """Run `fn` on the thread that `place` got, in a copy of this context. Returns its value or its error.
+
+        Raises RuntimeError or MemoryError where the machine has no thread to give; the place is given back then.
+        """
         loop = asyncio.get_running_loop()
         call = _Call(fn, arguments, contextvars.copy_context(), loop.create_future())
-        inbox = self._idle.pop() if self._idle else self._start(loop)
+        try:
+            inbox = self._idle.pop() if self._idle else self._start(loop)
+        except BaseException:  # no thread can be had now (memory, a limit of processes): the next call finds its place
+            self.release()
+            raise
         inbox.put(call)
         try:
             return await asyncio.shield(call.outcome)
