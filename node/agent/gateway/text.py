@@ -144,6 +144,8 @@ def _state_of(config: GatewayConfig, files: Files) -> list[str]:
         f"  http-request return {unknown} if !{{ var(txn.route) -m found }}",
         f'  http-request redirect code 308 location "{bare}?%[query]" if by_path no_slash {{ query -m found }}',
         f'  http-request redirect code 308 location "{bare}" if by_path no_slash',
+        "  acl guarded var(txn.token) -m len 64",
+        "  acl token_right var(txn.given),secure_memcmp(txn.token)",
         *_token_check(token),
         "  http-request track-sc1 var(txn.tenant) table open",
         f"  http-request return {crowded} if {{ sc1_conn_cur gt {config.per_tenant} }}",
@@ -151,6 +153,8 @@ def _state_of(config: GatewayConfig, files: Files) -> list[str]:
         f"  http-request lua.hold if {held}",
         "  http-request unset-var(txn.route) if { var(txn.held) -m bool }",
         look + " if { var(txn.held) -m bool }",
+        # What a tenant that comes asks for is known with its route, not while it is held.
+        *_token_check(token, "{ var(txn.held) -m bool }"),
         *passing.followed(config),
         f"  http-request return {unknown} if !{{ var(txn.route) -m found }}",
         f"  http-request return {down} if !{{ var(txn.route) -m beg route| via| }}",
@@ -158,15 +162,15 @@ def _state_of(config: GatewayConfig, files: Files) -> list[str]:
     ]
 
 
-def _token_check(denied: str) -> list[str]:
+def _token_check(denied: str, again: str = "") -> list[str]:
     """The token's hash against the route's, in constant time. The tenant does not get to see a token that is the
-    gateway's; where access is open, Authorization is the tenant's own affair."""
+    gateway's; where access is open, Authorization is the tenant's own affair. `again`: for which requests, if not all.
+    """
     return [
-        "  http-request set-var(txn.token) var(txn.route),field(4,|)",
-        "  acl guarded var(txn.token) -m len 64",
-        "  acl token_right var(txn.given),secure_memcmp(txn.token)",
-        "  http-request set-var(txn.given) http_auth_bearer,sha2(256),hex,lower if guarded",
-        f"  http-request return {denied} if guarded !token_right",
+        *([f"  http-request unset-var(txn.token) if {again}"] if again else []),
+        "  http-request set-var(txn.token) var(txn.route),field(4,|)" + (f" if {again}" if again else ""),
+        f"  http-request set-var(txn.given) http_auth_bearer,sha2(256),hex,lower if guarded {again}".rstrip(),
+        f"  http-request return {denied} if guarded !token_right {again}".rstrip(),
     ]
 
 

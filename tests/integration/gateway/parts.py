@@ -18,6 +18,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from node.agent.gateway.admin import parse_in_flight
+from node.agent.gateway.haproxy import HaproxyGateway
 from tests.testbed.process import free_ports
 
 UID = 199_999
@@ -67,6 +69,17 @@ class HostProcess:
 
     def output(self) -> str:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+
+def until_open(gateway: HaproxyGateway, tenant: str, count: int) -> None:
+    """Wait until so many requests of a tenant are open, those that are held among them."""
+    admin = gateway._admin
+    for _ in range(6000):
+        answers = [admin._call(f"@!{pid} show table open key {tenant}") for pid in admin.processes().all]
+        if sum(parse_in_flight(answer, tenant) for answer in answers) == count:
+            return
+        threading.Event().wait(0.005)
+    raise AssertionError(f"{tenant}: not {count} requests are open")
 
 
 class Upstream:

@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 from node.agent import finder
 from node.agent.gateway.table import Peer
 from tests.integration.gateway.nodes import KEY, Nodes, StandIn, several
-from tests.integration.gateway.parts import Upstream, upstream
+from tests.integration.gateway.parts import Upstream, until_open, upstream
 from tests.integration.gateway.test_routing import TOKEN, TOKEN_SHA256, headers_of
 from tests.integration.gateway.test_tls import issue
 
@@ -156,6 +156,25 @@ def test_those_who_wait_where_a_tenant_left_follow_it_and_none_is_refused(
         assert not any(w.done() for w in waiting)
         there.has(acme, TOKEN_SHA256, epoch=2)
         assert [w.result(60).json()["path"] for w in waiting] == ["/x"] * 8
+
+
+def test_nobody_passes_without_the_token_while_its_tenant_comes_whichever_node_was_asked(
+    here: StandIn, there: StandIn, acme: Upstream
+) -> None:
+    there.gateway.hold("acme")
+    here.nodes.bucket.owner("acme", "there", "claimed")
+    with ThreadPoolExecutor(4) as pool:
+        shown = [{}, {"Authorization": f"Bearer {TOKEN}"}]
+        waiting = [
+            pool.submit(httpx.get, f"{node.url}/t/acme/", headers=h, timeout=60)
+            for node in (here, there)
+            for h in shown
+        ]
+        until_open(there.gateway, "acme", 4)
+        there.has(acme, TOKEN_SHA256)
+        answers = [w.result(60) for w in waiting]
+    assert [a.status_code for a in answers] == [401, 200, 401, 200]
+    assert all("authorization" not in headers_of(a.json()) for a in answers if a.status_code == 200)
 
 
 async def _call(what: object, *args: object) -> None:

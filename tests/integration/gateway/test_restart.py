@@ -15,7 +15,8 @@ from node.agent.gateway.errors import GatewayFailed, GatewayMisconfigured
 from node.agent.gateway.haproxy import HaproxyGateway
 from node.agent.ports import Route
 from tests.integration.gateway.conftest import Running
-from tests.integration.gateway.parts import UID, HostProcess, Upstream, upstream
+from tests.integration.gateway.parts import UID, HostProcess, Upstream, until_open, upstream
+from tests.integration.gateway.test_routing import TOKEN, TOKEN_SHA256, headers_of
 
 
 class Load:
@@ -58,6 +59,10 @@ def drained(running: Running, tenant: str) -> None:
             return
         threading.Event().wait(0.005)
     raise AssertionError("does not drain")
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
 
 
 def test_no_request_is_lost_while_a_worker_is_restarted_again_and_again(running: Running, acme: Upstream) -> None:
@@ -103,6 +108,37 @@ def test_those_who_wait_are_not_in_flight_and_stay_guarded(running: Running, acm
         running.gateway.unroute("acme", "failed")
         answer = waiting.result(60)
     assert (answer.status_code, answer.json()["reason"]) == (503, "failed")
+
+
+def test_who_waited_for_a_tenant_that_comes_needs_its_token_though_it_was_not_known(
+    running: Running, acme: Upstream
+) -> None:
+    running.gateway.hold("acme")
+    shown = [{}, bearer("wrong"), bearer(TOKEN)]
+    with ThreadPoolExecutor(len(shown)) as pool:
+        waiting = [pool.submit(httpx.get, f"{running.url}/t/acme/", headers=h, timeout=60) for h in shown]
+        until_open(running.gateway, "acme", len(shown))
+        running.gateway.route("acme", Route(acme.address, TOKEN_SHA256))
+        answers = [w.result(60) for w in waiting]
+    assert [a.status_code for a in answers] == [401, 401, 200]
+    assert "authorization" not in headers_of(answers[-1].json())
+
+
+@pytest.mark.parametrize("after", [None, "0" * 64])
+def test_who_waited_with_a_token_is_judged_by_what_is_asked_for_then(
+    running: Running, acme: Upstream, after: str | None
+) -> None:
+    running.gateway.route("acme", Route(acme.address, TOKEN_SHA256))
+    running.gateway.hold("acme")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(httpx.get, f"{running.url}/t/acme/", headers=bearer(TOKEN), timeout=60)
+        until_open(running.gateway, "acme", 1)
+        running.gateway.route("acme", Route(acme.address, after))
+        answer = waiting.result(60)
+    if after:
+        assert answer.status_code == 401
+    else:
+        assert headers_of(answer.json())["authorization"] == f"Bearer {TOKEN}"
 
 
 def test_a_wait_without_end_is_answered_with_another_try(running: Running, acme: Upstream) -> None:
