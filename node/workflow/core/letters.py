@@ -39,6 +39,11 @@ class Letter:
         """What it is found by in the file."""
         return self.sender, self.step, self.target
 
+    @property
+    def dies_with_sender(self) -> bool:
+        """Whether it starts a child that does not outlive its parent: it never begins once that has closed."""
+        return self.kind == Kind.STARTED and self.facts["on_parent_close"] != "abandon"
+
     def draft(self) -> Draft:
         """The event it becomes at its target."""
         return Draft(self.kind, self.facts, self.payload)

@@ -233,6 +233,7 @@ class Loaded:
     def _append(self, row: RunRow, page: Page) -> Append | None:
         if row.state in CLOSED:
             wanted = {}
+            page.letters = [letter for letter in page.letters if not letter.dies_with_sender]
         elif self.machine is None:
             wanted = self.timers  # they are due once the code fits
         else:

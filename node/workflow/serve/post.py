@@ -78,7 +78,7 @@ class Post:
             self.closed(archived)
 
     def _start(self, letter: Letter) -> None:
-        if not self._is_open(letter.sender) and letter.facts["on_parent_close"] != "abandon":
+        if letter.dies_with_sender and not self._is_open(letter.sender):
             self._remove(letter)  # its parent has ended before it began
             return
         if self._runs.in_memory(letter.target) or self._runs.store.row(letter.target) is not None:

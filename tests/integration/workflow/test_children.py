@@ -181,6 +181,49 @@ def test_an_abandoned_child_goes_on_when_its_parent_has_ended(path: Path) -> Non
     run(main)
 
 
+@workflow
+async def hasty(ctx: Context, how: tuple[str, OnParentClose]) -> None:
+    end, policy = how
+    if end == "continued":
+        await ctx.wait_signal("never")
+    await ctx.wait_signal("end")
+    ctx.start_child(waits, id="left", on_parent_close=policy)
+    if end == "fail":
+        raise ValueError("no")
+    if end == "continue":
+        ctx.continue_as_new(("continued", policy))
+
+
+@pytest.mark.parametrize("end", ["return", "fail", "continue"])
+def test_a_child_whose_parent_closes_in_the_step_that_starts_it_never_begins(path: Path, end: str) -> None:
+    async def main() -> None:
+        async with served(path, hasty, waits) as engine:
+            for run_id, policy in (("p", "terminate"), ("q", "cancel")):
+                await engine.start("hasty", [end, policy], run_id)
+                await engine.signal(run_id, "end")
+                assert "child_started" in kinds(engine, f"{run_id}~1" if end == "continue" else run_id)
+            await until(lambda: letters(path) == 0)
+            assert not engine.list(workflow="waits").runs
+        async with served(path, hasty, waits) as engine:
+            assert not engine.list(workflow="waits").runs
+
+    run(main)
+
+
+@pytest.mark.parametrize("end", ["return", "fail", "continue"])
+def test_an_abandoned_child_begins_though_its_parent_closes_in_the_step_that_starts_it(path: Path, end: str) -> None:
+    async def main() -> None:
+        async with served(path, hasty, waits) as engine:
+            await engine.start("hasty", [end, "abandon"], "p")
+            await engine.signal("p", "end")
+            await until(lambda: engine.list(workflow="waits").runs)
+            await engine.signal("left", "go", 5)
+            assert (await engine.result("left")).unwrap() == 5
+            await until(lambda: letters(path) == 0)
+
+    run(main)
+
+
 @pytest.mark.parametrize("policy", ["terminate", "cancel"])
 def test_a_policy_is_carried_out_by_the_next_process_when_the_first_one_died(path: Path, policy: str) -> None:
     async def before() -> None:
