@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from node.workflow.core.definition import Workflow
-from node.workflow.errors import InputConflict, InvalidInput, NotStorable, RunExists, UnknownWorkflow
+from node.workflow.errors import InputConflict, InvalidInput, NotStorable, RunClosed, RunExists, UnknownWorkflow
 from node.workflow.serve.executive import Executive
 from node.workflow.serve.loaded import Item, new_run
 from node.workflow.values.attributes import check_attributes
@@ -108,7 +109,8 @@ class Starts:
             await self._confirmed(start.run_id, self._executive.writer.commits)
             return Started(start.run_id, created=False)
         if row is not None and row.state not in CLOSED:
-            await self._terminate(start.run_id, "another run was started with its id")
+            with contextlib.suppress(RunClosed):  # it ended by itself meanwhile: as good
+                await self._terminate(start.run_id, "another run was started with its id")
             return await self.start(start)
         if row is not None and self._executive.ends.is_hidden(start.run_id):
             await self._executive.ends.wait(start.run_id, closed=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from node.workflow import Context, errors, workflow
+from node.workflow import Context, Engine, Started, errors, workflow
 from tests.integration.workflow.served import run, served
 
 
@@ -64,6 +65,25 @@ def test_an_open_run_is_terminated_to_make_room(path: Path) -> None:
             assert engine.get("a~1").state == "terminated"
             await engine.signal("a", "go", "x")
             assert (await engine.result("a")).unwrap() == [2, "x"]
+
+    run(main)
+
+
+def test_a_run_that_ends_by_itself_while_it_is_to_make_room_makes_room(path: Path) -> None:
+    async def main() -> None:
+        async with served(path, waiting) as engine:
+            for n in range(10):
+                await engine.start("waiting", n, f"r{n}")
+                started, _ = await asyncio.gather(  # the signal's end of the run is on its way into the file
+                    replace(engine, n), engine.signal(f"r{n}", "go", "x")
+                )
+                assert started.created
+                assert (engine.get(f"r{n}").input, engine.get(f"r{n}").state) == (100 + n, "running")
+                assert engine.get(f"r{n}~1").unwrap() == [n, "x"]
+
+    async def replace(engine: Engine, n: int) -> Started:
+        await asyncio.sleep(0)
+        return await engine.start("waiting", 100 + n, f"r{n}", conflict="terminate_existing")
 
     run(main)
 
