@@ -73,7 +73,6 @@ class World:
         if old is None or old.generation != held.record.generation:
             self.notes.pop(held.record.tenant, None)
             self.emptied.pop(held.record.tenant, None)
-            self.sending.pop(held.record.tenant, None)
         self.touch(held.record.tenant)
 
     def set_owner(self, key: str, held: Held[Owner]) -> None:
