@@ -166,6 +166,8 @@ class HaproxyGateway:
             self._files.folder.mkdir(parents=True, exist_ok=True)
             self._write(self._files.routes, render_map(new).encode())
             self._table = new
+        if self._stopped:
+            return  # who comes after it reads the file
         if self._synced is None:
             self._ensure()
         try:

@@ -13,6 +13,7 @@ import pytest
 from node.agent.gateway.config import GatewayConfig
 from node.agent.gateway.errors import GatewayFailed, GatewayMisconfigured
 from node.agent.gateway.haproxy import HaproxyGateway
+from node.agent.gateway.table import Peer
 from node.agent.ports import Route
 from tests.integration.gateway.conftest import Running
 from tests.integration.gateway.parts import UID, HostProcess, Upstream, until_open, upstream
@@ -165,6 +166,23 @@ def test_a_route_that_is_given_while_haproxy_is_dead_is_there_after(running: Run
     running.gateway.route("beta", Route(acme.address))
     assert running.client.get("/t/beta/").status_code == 200
     assert running.client.get("/t/acme/").status_code == 503
+
+
+def test_one_that_was_stopped_starts_for_nobody_and_its_next_agent_has_what_it_was_told(
+    running: Running, acme: Upstream
+) -> None:
+    """A machine that leaves: what looks for other nodes' tenants, and walks under way, still speak to its gateway."""
+    running.gateway.stop()
+    running.gateway.reach("beta", Peer("127.0.0.1", 1))
+    running.gateway.route("gamma", Route("127.0.0.1:2"))
+    running.gateway.hold("gamma")
+    running.gateway.unroute("acme", "stopping")
+    running.gateway.lose("beta")
+    running.gateway.forget("gamma")
+    assert not running.process.alive()
+    assert running.gateway.in_flight("acme") == 0
+    after = HaproxyGateway(running.config, running.process, running.folder, UID)
+    assert {tenant: entry.reason for tenant, entry in after.tenants().items()} == {"acme": "stopping"}
 
 
 def test_another_agent_takes_over_without_touching_haproxy(running: Running, acme: Upstream) -> None:
