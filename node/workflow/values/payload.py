@@ -170,8 +170,19 @@ def _exact(expected: str, *kinds: type) -> Decoder:
 
 def _float(value: Any, path: str) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise InvalidInput(path, "larger than any number with a decimal point") from None
     raise _bad(path, "a number", value)
+
+
+def _timedelta(value: Any, path: str) -> datetime.timedelta:
+    seconds = _float(value, path)
+    try:
+        return datetime.timedelta(seconds=seconds)
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput(path, f"not a valid number of seconds: {error}") from None
 
 
 def _parsed(expected: str, kind: type, parse: Callable[[Any], Any], name: str) -> Decoder:
@@ -224,6 +235,22 @@ def _sequence(build: Callable[[Any], Any]) -> Callable[[tuple[Any, ...]], Decode
     return of
 
 
+def _set(build: Callable[[Any], Any]) -> Callable[[tuple[Any, ...]], Decoder]:
+    def of(hints: tuple[Any, ...]) -> Decoder:
+        listed = _sequence(list)(hints)
+
+        def decode(value: Any, path: str) -> Any:
+            items = listed(value, path)
+            try:
+                return build(items)
+            except TypeError as error:  # a list or an object in it
+                raise InvalidInput(path, f"can't be in a set: {error}") from None
+
+        return decode
+
+    return of
+
+
 def _tuple(hints: tuple[Any, ...]) -> Decoder:
     if not hints or hints[-1] is Ellipsis:
         return _sequence(tuple)(hints[:1])
@@ -244,9 +271,16 @@ def _mapping(hints: tuple[Any, ...]) -> Decoder:
     def decode(value: Any, path: str) -> Any:
         if not isinstance(value, dict):
             raise _bad(path, "an object", value)
-        return {key(int(k) if whole_keys else k, path): item(v, f"{path}.{k}") for k, v in value.items()}
+        return {key(_whole(k, path) if whole_keys else k, path): item(v, f"{path}.{k}") for k, v in value.items()}
 
     return decode
+
+
+def _whole(key: str, path: str) -> int:
+    try:
+        return int(key)
+    except ValueError:
+        raise InvalidInput(f"{path}.{key:.80}", "expected a whole number as its name") from None
 
 
 def _dataclass(cls: type) -> Decoder:
@@ -286,7 +320,7 @@ _SCALARS: dict[Any, Decoder] = {
     str: _exact("text", str),
     datetime.datetime: _parsed("a date and time", str, datetime.datetime.fromisoformat, "date and time"),
     datetime.time: _parsed("a time of day", str, datetime.time.fromisoformat, "time of day"),
-    datetime.timedelta: lambda value, path: datetime.timedelta(seconds=_float(value, path)),
+    datetime.timedelta: _timedelta,
     bytes: _parsed("bytes in base64", str, functools.partial(base64.b64decode, validate=True), "base64"),
     datetime.date: _parsed("a date", str, datetime.date.fromisoformat, "date"),
     uuid.UUID: _parsed("a UUID", str, uuid.UUID, "UUID"),
@@ -298,8 +332,8 @@ _SCALARS: dict[Any, Decoder] = {
 _CONTAINERS: dict[Any, Callable[[tuple[Any, ...]], Decoder]] = {
     list: _sequence(list),
     Sequence: _sequence(list),
-    set: _sequence(set),
-    frozenset: _sequence(frozenset),
+    set: _set(set),
+    frozenset: _set(frozenset),
     tuple: _tuple,
     dict: _mapping,
     Mapping: _mapping,
