@@ -57,6 +57,7 @@ class Node:
     tidy: Callable[[str, bool], Awaitable[GarbageReport]] = _untidy
     fenced: str = ""
     adopted: bool = False
+    leaving: bool = False
     tenants: dict[str, Tenant] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -80,6 +81,8 @@ class Node:
         """Take up what is wanted of a tenant."""
         if not self.adopted:
             raise Fault(503, "starting", "this node is still taking up what runs on it; try again", retryable=True)
+        if self.leaving:
+            raise Fault(503, "stopping", "this node leaves and takes up nothing; another one may", retryable=True)
         tenant = self._tenant(want.tenant)
         async with tenant.assigning:
             if tenant.want is None or want.generation >= tenant.want.generation:  # not one that was overtaken
@@ -212,6 +215,7 @@ class Node:
     async def thaw(self) -> None:
         """The guard thawed everything."""
         self.fenced = ""
+        self.leaving = False
         self.board.touch()
         await asyncio.gather(*(t.thaw() for t in self.tenants.values()))
 
@@ -238,6 +242,7 @@ class Node:
 
     async def release(self) -> list[str]:
         """The node stops: every tenant down in order, side by side. Answers why some are not."""
+        self.leaving = True  # one that is new here would be killed as soon as the others are released
         left = []
         pending = {asyncio.create_task(t.release_now(), name=t.name) for t in self.tenants.values()}
         while pending:

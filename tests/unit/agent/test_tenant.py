@@ -14,6 +14,7 @@ from node.agent import memory, tenant, walk
 from node.agent.places import Rank
 from node.agent.plan import fingerprint
 from node.agent.ports import Container
+from node.agent.server import Fault
 from tests.unit.agent.place import CLAIM, NAME, SPEC, UP, Place, run
 
 
@@ -133,6 +134,27 @@ def test_a_node_that_stops_starts_nothing_again_whatever_is_wanted_of_it_meanwhi
         await place.tenant.thaw()  # its guard has begun a new session instead
         place.tenant.assign(UP.model_copy(update={"generation": 3}))
         await place.until(lambda: place.tenant.actual.settled == 3)
+
+    run(tmp_path, test)
+
+
+def test_a_node_that_leaves_takes_up_no_tenant_that_is_new_to_it(tmp_path: Path) -> None:
+    async def test(place: Place) -> None:
+        place.node.adopted = True
+        await place.up()
+        gate = place.engine.gate("stop")
+        leaving = asyncio.create_task(place.node.release())
+        await place.until(place.engine.reached["stop"].is_set)
+        place.custody.calls.clear()
+        with pytest.raises(Fault) as refused:
+            await place.node.assign(UP.model_copy(update={"tenant": "beta"}))
+        assert (refused.value.status, refused.value.reason, refused.value.retryable) == (503, "stopping", True)
+        gate.set()
+        assert await leaving == []
+        assert "claim" not in place.custody.calls
+        await place.node.thaw()  # its guard has begun a new session instead
+        await place.node.assign(UP.model_copy(update={"generation": 2}))
+        await place.until(lambda: place.tenant.actual.settled == 2)
 
     run(tmp_path, test)
 
