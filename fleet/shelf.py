@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -17,7 +18,7 @@ from fleet.events import Events
 from fleet.world import World
 from node.bucket import keys
 from node.bucket.cas import Held, new_nonce
-from node.bucket.errors import BadRecord, BucketError, Conflict
+from node.bucket.errors import BucketError, Conflict
 from node.bucket.records import Fleet, Spec, Unused
 
 EVERY_S = 6 * 3600.0
@@ -27,6 +28,7 @@ FIRST_S = RETRY_S = 60.0
 SURE_S = 600.0
 _BATCH = 100
 _ATTEMPTS = 5
+_CHANGING = "the record of unused apps keeps changing; try again"
 
 log = structlog.get_logger("fleet.shelf")
 
@@ -54,7 +56,7 @@ class Shelf:
                 continue
             try:
                 await self.collect(dry_run=False)
-            except (BucketError, BadRecord) as e:
+            except (BucketError, Unavailable) as e:
                 log.warning("apps were not collected", error=str(e))
                 wait_s = RETRY_S
             except Exception:
@@ -105,36 +107,44 @@ class Shelf:
             except BucketError as e:
                 raise Unavailable(f"the bucket does not answer: {e}; nothing was changed") from e
             return
-        raise Unavailable("the record of unused apps keeps changing; try again")
+        raise Unavailable(_CHANGING)
 
     async def collect(self, *, dry_run: bool) -> list[Fate]:
         """Judge every archive that no spec refers to, and delete what may go. Raises the bucket's errors.
 
-        A spec that cannot be read might refer to any of them: then nothing goes.
+        Answers what stays and what was deleted, with `dry_run` what would be. A spec that cannot be read might refer to
+        any of them: then nothing goes. Where another controller changes the record meanwhile it is all judged again;
+        Unavailable is raised where it keeps doing so.
         """
+        gone: list[Fate] = []
         async with self._one:
-            held = await self._bucket.read(keys.UNUSED, Unused)
-            noted = held.record if held is not None else Unused(nonce="")
-            used = shelf.used_by(await self._specs())
-            present = await self._present()  # after the specs: what they refer to was there before them
-            self._tell_missing(present, used)
-            fleet = await self._bucket.read(keys.FLEET, Fleet)
-            retention_s = fleet.record.retention_s if fleet is not None else Fleet.model_fields["retention_s"].default
-            now = self._world.clock()
-            fates = shelf.judge(present, used, noted, now=now, retention_s=retention_s)
-            if dry_run:
-                return fates
-            after = shelf.noted_next(noted, fates, now=now)
-            try:
-                if (after.apps, after.going) != (noted.apps, noted.going):
-                    held = await self._write(after, held)
-                if held is not None and held.record.going:
-                    await self._delete(held, {f.sha256: f for f in fates if f.goes})
-            except Conflict:
-                log.info("the record of unused apps was changed meanwhile: the rest is for the next time")
-            return fates
+            for _ in range(_ATTEMPTS):
+                with suppress(Conflict):
+                    judged = await self._judge(gone, dry_run=dry_run)
+                    return sorted([*judged, *gone], key=lambda fate: fate.sha256)
+        raise Unavailable(_CHANGING)
 
-    async def _delete(self, held: Held[Unused], going: dict[str, Fate]) -> None:
+    async def _judge(self, gone: list[Fate], *, dry_run: bool) -> list[Fate]:
+        """Answers what stays, with `dry_run` everything; what is deleted is added to `gone`, whatever comes after."""
+        held = await self._bucket.read(keys.UNUSED, Unused)
+        noted = held.record if held is not None else Unused(nonce="")
+        used = shelf.used_by(await self._specs())
+        present = await self._present()  # after the specs: what they refer to was there before them
+        self._tell_missing(present, used)
+        fleet = await self._bucket.read(keys.FLEET, Fleet)
+        retention_s = fleet.record.retention_s if fleet is not None else Fleet.model_fields["retention_s"].default
+        now = self._world.clock()
+        fates = shelf.judge(present, used, noted, now=now, retention_s=retention_s)
+        if dry_run:
+            return fates
+        after = shelf.noted_next(noted, fates, now=now)
+        if (after.apps, after.going) != (noted.apps, noted.going):
+            held = await self._write(after, held)
+        if held is not None and held.record.going:
+            await self._delete(held, {f.sha256: f for f in fates if f.goes}, gone)
+        return [f for f in fates if not f.goes]
+
+    async def _delete(self, held: Held[Unused], going: dict[str, Fate], gone: list[Fate]) -> None:
         """Delete what is condemned, batch by batch; the specs are read again before each."""
         for start in range(0, len(going), _BATCH):
             batch = sorted(going)[start : start + _BATCH]
@@ -147,10 +157,11 @@ class Shelf:
             for sha256 in batch:
                 self._sure.pop(sha256, None)
             await self._bucket.delete(keys.app(sha256) for sha256 in batch)
-            held = await self._write(shelf.without(held.record, *batch), held)
             for sha256 in batch:
+                gone.append(going[sha256])
                 text = f"the app {sha256[:12]} was deleted: {shelf.WHY[going[sha256].why]}"
                 self._events.emit("garbage", text, reason="app")
+            held = await self._write(shelf.without(held.record, *batch), held)
 
     async def _write(self, record: Unused, held: Held[Unused] | None) -> Held[Unused]:
         named = record.model_copy(update={"nonce": new_nonce()})

@@ -35,7 +35,7 @@ class GarbageView(View):
 
 
 class AppsView(View):
-    """The app archives that no spec refers to, and what becomes of each."""
+    """The app archives that no spec refers to: each stays or is deleted; with `dry_run` it would be."""
 
     dry_run: bool
     items: tuple[GarbageItem, ...]
@@ -48,7 +48,7 @@ DryRun = Annotated[bool, Query(description="Say what would go, delete nothing.")
 async def collect_apps(p: P, dry_run: DryRun = False) -> AppsView:
     """Delete app archives that no spec has referred to for the retention."""
     p.desk.all_known()
-    with translated(None):
+    with translated(None, writes=not dry_run):
         fates = await p.shelf.collect(dry_run=dry_run)
     items = (
         GarbageItem(

@@ -12,7 +12,7 @@ import pytest
 from fleet.bucket import Bucket
 from fleet.errors import FleetError, Unavailable
 from fleet.events import Events
-from fleet.shelf import Shelf
+from fleet.shelf import FIRST_S, RETRY_S, Shelf
 from fleet.world import World
 from node.bucket import cas, keys
 from node.bucket.errors import BadRecord, BucketError
@@ -179,6 +179,73 @@ def test_an_up_at_any_moment_of_a_collection_has_its_app_or_is_told(bench, tmp_p
     else:
         raise AssertionError("a collection makes too many calls")
     assert outcomes == {"up", "refused"}
+
+
+def test_a_record_that_another_controller_changes_meanwhile_is_judged_again(tmp_path):
+    """At each call of a collection that deletes, another controller begins to use another app that was noted."""
+    other = b"another"
+    for nth in range(40):
+        one = Bench(tmp_path)
+        theirs = keys.app(hashlib.sha256(other).hexdigest())
+        one.store.put(theirs, other)
+        one.collect()
+        one.now += 8 * DAY_S
+        before = one.there()
+        store = Between(one.store, nth, lambda one=one, theirs=theirs: use(one, keys.app_of(theirs)))
+        shelf = one.shelf(store)
+        fates = asyncio.run(shelf.collect(dry_run=False))
+        gone = before - one.there()
+        assert {f.sha256 for f in fates if f.goes} == gone >= {APP}, f"at call {nth}"
+        assert {e.message.split()[2] for e in shelf.events.recent(10)} == {sha256[:12] for sha256 in gone}
+        assert one.noted().going == ()
+        assert asyncio.run(one.shelf().put(APP, one.path, len(BODY))) is False
+        if store.outcome is None:
+            break
+    else:
+        raise AssertionError("a collection makes too many calls")
+
+
+def test_a_record_that_keeps_changing_is_said_and_looked_at_soon_again(bench, monkeypatch):
+    bench.collect()
+    bench.now += 8 * DAY_S
+    with pytest.raises(Unavailable, match="keeps changing; try again"):
+        bench.collect(Contended(bench.store))
+    waits = []
+
+    async def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 2:
+            raise asyncio.CancelledError
+
+    shelf = bench.shelf(Contended(bench.store))
+    shelf._world.loaded = True
+    monkeypatch.setattr("fleet.shelf.asyncio.sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(shelf.run())
+    assert waits == [FIRST_S, RETRY_S]
+
+
+class Contended:
+    """A Store where another always writes the record of what is unused a moment earlier."""
+
+    def __init__(self, inner):
+        self._inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    def replace(self, key, body, etag):
+        if key == keys.UNUSED:
+            self._inner.put(key, self._inner.get(key).body + b" ")
+        return self._inner.replace(key, body, etag)
+
+
+def use(one, sha256):
+    """What another controller does for an `up` that refers to it."""
+    try:
+        return "used" if asyncio.run(one.shelf().use(sha256)) is not None else "gone"
+    except Unavailable:
+        return "refused"
 
 
 def up(one):
