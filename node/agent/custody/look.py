@@ -95,23 +95,49 @@ def lineages(store: Store, tenant: str) -> list[Lineage]:
 def salvage(store: Store, owner: Owner, databases: Iterable[str]) -> tuple[int, dict[str, int]]:
     """For a tenant without a data epoch: the newest epoch below its owner's of which anything can be restored.
 
-    An epoch that died before it was whole may hold the only copy of what its tenant wrote. What was written before the
-    tenant was last born is not its own. (0, {}) if there is nothing at all: then it may be born empty. An epoch and no
+    An epoch that died before it was whole may hold the only copy of what its tenant wrote; one that had not got all that
+    it was to take over yet has less than the one before it. What was written before the tenant was last born is not its
+    own. (0, {}) if there is nothing at all: then it may be born empty. An epoch and no
     file if it has objects of them of which nothing can be restored.
     """
     tenant, below = owner.tenant, owner.epoch
     candidates = [e for e in epochs_with_files(store, tenant) if e < below]
     if not candidates:
         return 0, {}
-    born = [r.epoch for r in lineages(store, tenant) if r.reason in {"born", "reborn"} and r.epoch < below]
-    holding, wanted = 0, set(databases)
+    history = {r.epoch: r for r in lineages(store, tenant) if r.epoch < below}
+    born = [r.epoch for r in history.values() if r.reason in {"born", "reborn"}]
+    holding, wanted, half = 0, set(databases), dict[str, int]()
     for epoch in candidates:
         if epoch < max(owner.born, *born, 0):
             break
         found = objects(store, tenant, epoch)
         match cut.cut(found, wanted, {}):
             case cut.Whole(files) | cut.Broken(instead=files):
-                if files:
+                if files and wanted & _taken_over(history.get(epoch)) <= files.keys():
                     return epoch, files
         holding = holding or (epoch if wanted & found.keys() else 0)
-    return holding, {}
+        if files and not half:
+            holding, half = epoch, files  # unless the one before it has everything still
+    return holding, half
+
+
+def _taken_over(record: Lineage | None) -> frozenset[str]:
+    return frozenset(record.cut if record else ())
+
+
+def begun_anew(
+    store: Store, owner: Owner, databases: Iterable[str], restore_id: str | None
+) -> tuple[int, dict[str, int]]:
+    """What a life wrote that began empty after the data epoch, whose loss was accepted, and that never settled.
+
+    With `restore_id`, only one that this restore began. (0, {}) if there is none. Raises the store's errors.
+    """
+    after = max(owner.data_epoch, owner.born - 1)
+    if owner.epoch - 1 <= after:
+        return 0, {}
+    for epoch in epochs_with_files(store, owner.tenant):
+        found = cas.read(store, keys.lineage(owner.tenant, epoch), Lineage) if after < epoch < owner.epoch else None
+        record = found.record if found else None
+        if record and not record.cut and not record.carried and restore_id in (None, record.restore_id):
+            return salvage(store, owner.model_copy(update={"born": epoch}), databases)
+    return 0, {}

@@ -12,7 +12,7 @@ from node.agent.custody.claim import Continue, Elsewhere, Fresh, Me, No, VolumeF
 from node.agent.custody.context import Context
 from node.agent.custody.errors import Damaged, Lost, OwnedElsewhere, Refused, Restorable, Unconfirmed
 from node.agent.custody.held import HeldTenant, new_owner, write_owner
-from node.agent.custody.look import epochs_with_files, objects, positions, salvage
+from node.agent.custody.look import begun_anew, epochs_with_files, objects, positions, salvage
 from node.agent.custody.position import Position
 from node.agent.custody.source import Source, Sources
 from node.agent.custody.values import Claim, Kind
@@ -170,26 +170,39 @@ async def _cut(
 
 
 async def _sources(ctx: Context, a: Assignment, t: HeldTenant, *, purged: bool) -> _Found:
-    owner, wanted = t.owner.record, t.claim.restore_id is not None
-    if wanted and a.restore and (a.restore.at is not None or a.restore.source):
+    owner, ask = t.owner.record, a.restore if t.claim.restore_id is not None else None
+    asked = ask is not None and (ask.at is not None or ask.source is not None)
+    if asked or owner.data_epoch:  # once its loss is accepted, what is written from then on is the tenant's
+        only = ask.id if ask and asked else None
+        epoch, files = await ctx.on_store(begun_anew, ctx.store, owner, a.spec.databases, only)
+        if files:
+            return _Found(_all_of(owner, epoch, files))
+    if asked:
         return await ctx.on_store(_asked_for, ctx.store, a, owner.epoch)
     if purged:
         return _Found({})
     if owner.data_epoch == 0:
         epoch, files = await ctx.on_store(salvage, ctx.store, owner, a.spec.databases)
         why = f"epoch {epoch} holds objects of it, and no whole state" if epoch and not files else ""
-        return _Found({db: Source(a.tenant, epoch, txid) for db, txid in files.items()}, why)
+        return _Found(_all_of(owner, epoch, files), why)
     return await ctx.on_store(_newest, ctx.store, owner, a.spec.databases)
 
 
+def _all_of(owner: Owner, epoch: int, files: Mapping[str, int]) -> Sources:
+    return {db: Source(owner.tenant, epoch, txid) for db, txid in files.items()}
+
+
 def _newest(store: Store, owner: Owner, databases: tuple[str, ...]) -> _Found:
-    """One listing of a tenant's data epoch, and its cut."""
+    """One listing of a tenant's data epoch, and its cut. If nothing is left there: what a later one got of it."""
     match cut.cut(objects(store, owner.tenant, owner.data_epoch), databases, owner.positions):
         case cut.Whole(files):
             why = ""
         case cut.Broken(why, files):
             pass
-    return _Found({db: Source(owner.tenant, owner.data_epoch, txid) for db, txid in files.items()}, why)
+    if why and not files:
+        later = owner.model_copy(update={"born": max(owner.born, owner.data_epoch + 1)})
+        return _Found(_all_of(owner, *salvage(store, later, databases)), why)
+    return _Found(_all_of(owner, owner.data_epoch, files), why)
 
 
 def _asked_for(store: Store, a: Assignment, epoch: int) -> _Found:

@@ -47,3 +47,25 @@ def test_what_was_purged_is_not_its_own_though_no_lineage_says_so() -> None:
     store = bucket((1, "app.db", 1, 1), (2, "app.db", 1, 1))
     assert salvage(store, owner(epoch=4, data_epoch=0, born=3), ("app.db",)) == (0, {})
     assert salvage(store, owner(epoch=4, data_epoch=0, born=2), ("app.db",)) == (2, {"app.db": 1})
+
+
+def heir(store: MemoryStore, epoch: int, parent: int, *files: str) -> None:
+    """The lineage of an epoch that took over these files, and did not settle."""
+    record = Lineage(
+        nonce="n", tenant="acme", epoch=epoch, parent_epoch=parent, parent_tenant="acme", node="n1", session=1,
+        cut=dict.fromkeys(files, f"{1:016x}"), reason="failover", at=2.0,
+    )  # fmt: skip
+    store.create(keys.lineage("acme", epoch), record.encode())
+
+
+def test_an_heir_that_died_before_it_had_every_file_is_passed_over() -> None:
+    store = bucket((1, "a.db", 1, 1), (1, "b.db", 1, 1), (2, "a.db", 1, 1))
+    heir(store, 2, 1, "a.db", "b.db")
+    assert salvage(store, owner(epoch=3, data_epoch=0), ("a.db", "b.db")) == (1, {"a.db": 1, "b.db": 1})
+    assert salvage(store, owner(epoch=3, data_epoch=0), ("a.db",)) == (2, {"a.db": 1})
+
+
+def test_half_an_heir_is_better_than_nothing() -> None:
+    store = bucket((2, "a.db", 1, 1))
+    heir(store, 2, 1, "a.db", "b.db")
+    assert salvage(store, owner(epoch=3, data_epoch=0), ("a.db", "b.db")) == (2, {"a.db": 1})
