@@ -44,7 +44,10 @@ class Future:
 
 
 class Branch:
-    """One coroutine of a run: its body, or one of a gather. `cancelled` is to be thrown in when it runs next."""
+    """One coroutine of a run: its body, or one of a gather. `cancelled` is to be thrown in when it runs next.
+
+    `waiting` is done when the branch is to run and has not seen yet what it waited for.
+    """
 
     __slots__ = ("cancelled", "coro", "error", "on_done", "value", "waiting")
 
@@ -60,7 +63,7 @@ class Branch:
 class Branches:
     """Runs the branches that can run, in the order they became able to.
 
-    `abandon` hears of futures nobody waits for any more.
+    `abandon` hears of futures nobody waits for any more, and of those that are done and that nobody will look at.
     """
 
     def __init__(self, abandon: Abandon) -> None:
@@ -83,7 +86,6 @@ class Branches:
         future.done, future.value, future.error = True, value, error
         waiter, future.waiter = future.waiter, None
         if waiter is not None:
-            waiter.waiting = None
             self._ready.append(waiter)
         if future.then is not None:
             future.then()
@@ -100,7 +102,7 @@ class Branches:
 
     def _interrupt(self, branch: Branch) -> None:
         future = branch.waiting
-        if future is not None:
+        if future is not None and not future.done:
             branch.waiting = None
             future.waiter = None
             self._abandon(future)
@@ -122,6 +124,8 @@ class Branches:
         try:
             if branch.cancelled is not None:
                 cancelled, branch.cancelled = branch.cancelled, None
+                if branch.waiting is not None:
+                    self._abandon(branch.waiting)
                 awaited = branch.coro.throw(cancelled)
             else:
                 awaited = branch.coro.send(None)

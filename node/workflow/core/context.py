@@ -17,6 +17,7 @@ from node.workflow.core.groups import First, check_steps, gather, race, shield
 from node.workflow.core.inside import Inside
 from node.workflow.core.runlog import RunLog
 from node.workflow.core.scopes import Scope, Timeout
+from node.workflow.core.signals import Signal
 from node.workflow.errors import ContinueAsNew, InvalidDefinition
 from node.workflow.values.attributes import check_attributes
 from node.workflow.values.events import Kind
@@ -71,8 +72,8 @@ class Context:
         seconds, and InvalidInput when the payload does not fit `type`.
         """
         after_ms = None if timeout_s is None else _milliseconds(timeout_s)
-        value = await self._machine.ask(Kind.SIGNAL_AWAITED, name, str(after_ms), after_ms=after_ms)
-        return decoder(type, f"signal {name}")(value, "payload")
+        signal: Signal = await self._machine.ask(Kind.SIGNAL_AWAITED, name, str(after_ms), after_ms=after_ms)
+        return decoder(type, f"signal {name}")(signal.payload, "payload")
 
     def start_child(
         self,

@@ -11,7 +11,7 @@ from typing import Any, Final
 from node.workflow.core.branches import Branch, Branches, Future
 from node.workflow.core.command import Command, Pending
 from node.workflow.core.definition import Activity, Workflow
-from node.workflow.core.signals import Signals
+from node.workflow.core.signals import Signal, Signals
 from node.workflow.errors import InvalidDefinition, QueryWrites
 from node.workflow.values.events import Kind
 from node.workflow.values.payload import short_digest
@@ -126,7 +126,13 @@ class Inside:
         self._branches.resolve(future)
 
     def abandon(self, future: Future) -> None:
-        """Nobody waits for this step any more. A child goes on: it is asked to end by a command of its own."""
+        """Nobody waits for this step any more. A child goes on: it is asked to end by a command of its own. A signal
+        that the code has not seen is there for the next wait.
+        """
+        if isinstance(future.value, Signal):
+            self._signals.put_back(future.value)
+            self._deliver(future.value.name)
+            return
         step = self.pending.get(future.step) if future.step is not None else None
         if step is None or step.child is not None:
             return
@@ -141,5 +147,5 @@ class Inside:
         return hashlib.sha256(f"{self.seed}:{self._draws}".encode()).digest()
 
     def _deliver(self, name: str) -> None:
-        for step, value in self._signals.matched(name):
-            self._branches.resolve(self.pending.pop(step).future, value)
+        for step, signal in self._signals.matched(name):
+            self._branches.resolve(self.pending.pop(step).future, signal)
