@@ -77,10 +77,10 @@ class Sandbox:
         finally:
             sys.setprofile(before)
             _state.sandbox = None
+            found, self._found = self._found, None  # it is this run's, and no other's
             if collects:
                 gc.enable()
-        if self._found is not None:
-            found, self._found = self._found, None
+        if found is not None:
             raise found
         return result
 

@@ -28,7 +28,9 @@ _state = _State()
 
 
 def stepped(step: Callable[[], T]) -> T:
-    """What `step` returns, which runs workflow code. Raises Nondeterministic when the code did what is refused."""
+    """What `step` returns, which runs workflow code. Raises what it raises, or Nondeterministic when the code did what
+    is refused.
+    """
     loop, state = _get_running_loop(), _state
     task = None if loop is None else current_task(loop)
     if task is not None:
@@ -36,6 +38,9 @@ def stepped(step: Callable[[], T]) -> T:
     state.stepping = True
     try:
         result = step()
+    except BaseException:
+        state.refused = None  # it is this run's, and no other's
+        raise
     finally:
         state.stepping = False
         if task is not None:
