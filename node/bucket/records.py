@@ -105,7 +105,8 @@ class Owner(Record):
     that is known to be in the bucket: written when the epoch's data is confirmed, a bound that a later cut must reach,
     and at a release, when a volume must be exactly there to go on with the same epoch after its machine went down.
     `restore_id` is the last restore request that was carried out. `born` is the first epoch of a life after a purge:
-    what is older is not the tenant's any more.
+    what is older is not the tenant's any more. `carried` is the last epoch that was claimed to go on with its node's
+    own volume of `data_epoch`.
     """
 
     tenant: str
@@ -119,6 +120,7 @@ class Owner(Record):
     wake_at: float | None = None
     restore_id: str | None = None
     born: Count = 0
+    carried: Count = 0
     reason: str = ""
     message: str = ""
 

@@ -115,9 +115,18 @@ def comparable(me: Me, owner: Owner | None, volume: VolumeFacts | None, restore:
         and volume is not None
         and not wanted(owner, restore)
         and volume.node == me.node == owner.node
-        and volume.epoch == owner.epoch == owner.data_epoch
-        and owner.state in {"claimed", "running", *CLEAN}
+        and volume.epoch == owner.data_epoch
+        and (_carrying(owner) or (volume.epoch == owner.epoch and owner.state in {"claimed", "running", *CLEAN}))
     )
+
+
+def _carrying(owner: Owner) -> bool:
+    """Whether its last claim is one to carry the data epoch's volume, and has come to nothing so far.
+
+    The volume's marker still names the data epoch, so nothing has run on it since; and each claim names the epoch that
+    it carries under, so that no other has come between. It is claimed once more, never gone on with as it is.
+    """
+    return owner.state == "claimed" and owner.carried == owner.epoch > owner.data_epoch > 0
 
 
 def wanted(owner: Owner | None, restore: Restore | None) -> bool:
@@ -144,7 +153,7 @@ def decide(
         same_boot = volume.boot_id == me.boot_id
         if volume.foreign and (same_boot or volume.intact):
             return Fresh(owner.epoch + 1, "failover", carried=True)
-        if same_boot and position.not_behind(positions):
+        if same_boot and volume.epoch == owner.epoch and position.not_behind(positions):
             return Continue(owner.epoch)
         if owner.state in CLEAN and position.exactly(positions, volume.local, owner.positions):
             return Continue(owner.epoch)

@@ -95,10 +95,10 @@ def lineages(store: Store, tenant: str) -> list[Lineage]:
 def salvage(store: Store, owner: Owner, databases: Iterable[str]) -> tuple[int, dict[str, int]]:
     """For a tenant without a data epoch: the newest epoch below its owner's of which anything can be restored.
 
-    An epoch that died before it was whole may hold the only copy of what its tenant wrote; one that had not got all that
-    it was to take over yet has less than the one before it. What was written before the tenant was last born is not its
-    own. (0, {}) if there is nothing at all: then it may be born empty. An epoch and no
-    file if it has objects of them of which nothing can be restored.
+    An epoch that died before it was whole may hold the only copy of what its tenant wrote; one that had not got all
+    that it was to take over yet has less than the one before it. What was written before the tenant was last born is
+    not its own. (0, {}) if there is nothing at all: then it may be born empty. An epoch and no file if it has objects
+    of them of which nothing can be restored.
     """
     tenant, below = owner.tenant, owner.epoch
     candidates = [e for e in epochs_with_files(store, tenant) if e < below]

@@ -87,7 +87,7 @@ async def _facts(
     facts = await ctx.on_engine(volume.facts, vol, a.spec.databases)
     if owner is None or facts is None or not rules.comparable(me, owner, facts, a.restore):
         return facts, None
-    where = await ctx.on_store(positions, ctx.store, a.tenant, owner.epoch, a.spec.databases, vol, facts.local)
+    where = await ctx.on_store(positions, ctx.store, a.tenant, facts.epoch, a.spec.databases, vol, facts.local)
     if facts.boot_id != me.boot_id and a.spec.rpo > 0:
         facts = replace(facts, intact=await ctx.on_engine(volume.intact, vol, a.spec.databases))
     return facts, {db: p for db, p in where.items() if db in facts.local or p is not Position.AHEAD}
@@ -104,7 +104,8 @@ def _record(ctx: Context, a: Assignment, me: Me, found: Held[Owner] | None, deci
         return new_owner(found.record, **mine, state="running")
     if found.record.state == "purged":
         return new_owner(found.record, **mine, state="claimed", data_epoch=0, positions={}, born=decision.epoch)
-    return new_owner(found.record, **mine, state="claimed")
+    carried = decision.epoch if decision.carried else found.record.carried
+    return new_owner(found.record, **mine, state="claimed", carried=carried)
 
 
 def claim_of(a: Assignment, owner: Owner, kind: Kind, epoch: int, reason: str) -> Claim:

@@ -111,12 +111,16 @@ DECIDE = [
     ("it was on another node since", owner(node="n2", state="released"), volume(), EQUAL, None, Fresh(4, "move")),
     ("purged", owner(state="purged"), volume(), EQUAL, None, Fresh(4, "reborn")),
     ("a restore was asked for", owner(state="released"), volume(), EQUAL, RESTORE, Fresh(4, "restore")),
+    ("a restore was asked for while it was to be carried", owner(epoch=4, state="claimed", carried=4),
+     volume(boot_id="boot-0", intact=True, foreign=True), EQUAL, RESTORE, Fresh(5, "restore")),
     ("that restore is done", owner(state="released", restore_id="r1"), volume(), EQUAL, RESTORE, Continue(3)),
 ]  # fmt: skip
 
 
 CARRIED = Fresh(4, "unclean", carried=True)
 INTACT = volume(boot_id="boot-0", intact=True)
+
+CARRYING = owner(epoch=4, state="claimed", carried=4)
 
 AFTER_A_POWER_CUT = [
     ("equal", owner(), INTACT, EQUAL, 1.0, CARRIED),
@@ -129,6 +133,21 @@ AFTER_A_POWER_CUT = [
     ("released, and not where it was", owner(state="released"), INTACT, AHEAD, 1.0, Fresh(4, "move")),
     ("somebody took it meanwhile", owner(epoch=4, data_epoch=4), INTACT, EQUAL, 1.0, Fresh(5, "unclean")),
     ("the machine did not go down", owner(), volume(intact=True), BEHIND, 1.0, Fresh(4, "failover")),
+    ("claimed to be carried, and no more than that", CARRYING, INTACT, AHEAD, 1.0, Fresh(5, "unclean", carried=True)),
+    ("its data is behind by now", CARRYING, INTACT, BEHIND, 1.0, Fresh(5, "unclean")),
+    ("its positions are not known", CARRYING, INTACT, None, 1.0, Fresh(5, "unclean")),
+    ("nobody accepts a loss any more", CARRYING, INTACT, AHEAD, 0.0, Fresh(5, "unclean")),
+    ("it was carried, and ran", CARRYING, volume(epoch=0, boot_id="boot-0", intact=True), EQUAL, 1.0,
+     Fresh(5, "unclean")),
+    ("claimed since to be restored", CARRYING.model_copy(update={"epoch": 5}), INTACT, AHEAD, 1.0,
+     Fresh(6, "unclean")),
+    ("claimed since by another node", CARRYING.model_copy(update={"node": "n2", "carried": 4, "state": "released"}),
+     INTACT, AHEAD, 1.0, Fresh(5, "move")),
+    ("released since", CARRYING.model_copy(update={"state": "released"}), INTACT, AHEAD, 1.0, Fresh(5, "move")),
+    ("its epoch is over, though the machine did not go down", CARRYING, volume(intact=True), EQUAL, 1.0,
+     Fresh(5, "failover")),
+    ("others wrote into its prefix", CARRYING, volume(foreign=True), BEHIND, 0.0,
+     Fresh(5, "failover", carried=True)),
 ]  # fmt: skip
 
 
