@@ -1,5 +1,5 @@
-"""The controller's API from the command line, over the standard library: importing a large client costs more than the
-request."""
+"""The API of the controller, or of a tenant's server, from the command line, over the standard library: importing a
+large client costs more than the request."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import re
 import ssl
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,19 @@ from fleet.cli.errors import FAILED, UNAVAILABLE, UNKNOWN, USAGE, CliError, of_p
 DEFAULT_CONTROLLER = "http://127.0.0.1:7070"
 STATE_FOLDERS = (Path("/var/lib/fleet"), Path.home() / ".local/state/fleet")
 CONNECT_S = 10.0
+# A stream says something now and then, however little happens.
+STREAM_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the controller is, and what it takes to talk to it."""
+    """Who is talked to: where that is and what it takes, what it is called, and what to do when nobody answers there."""
 
     url: str
     token: str
     ca: str | None = None
+    name: str = "the controller"
+    hint: str = "start it with 'fleet serve', or set FLEET_CONTROLLER to where it is"
 
 
 def find_target(config: Path | None) -> Target:
@@ -75,6 +80,7 @@ class Client:
             raise CliError(f"FLEET_CONTROLLER is not a URL like http://127.0.0.1:7070: {target.url}", USAGE)
         self.target = target
         self._url = target.url
+        self._who = f"{target.name} at {target.url}"
         self._token = target.token
         self._base = parts.path.rstrip("/")
         self._host, self._port = parts.hostname, port
@@ -98,11 +104,7 @@ class Client:
                     UNAVAILABLE,
                 ) from None
             except OSError as e:
-                raise CliError(
-                    f"the controller at {self._url} does not answer ({e}); start it with 'fleet serve', "
-                    "or set FLEET_CONTROLLER to where it is",
-                    UNAVAILABLE,
-                ) from None
+                raise CliError(f"{self._who} does not answer ({e}); {self.target.hint}", UNAVAILABLE) from None
             self._connection = made
         if self._connection.sock is not None:
             self._connection.sock.settimeout(timeout_s)
@@ -129,48 +131,68 @@ class Client:
         connection = self._connect(CONNECT_S)
         if connection.sock is not None:
             connection.sock.settimeout(timeout_s)
-        try:
+        with self._answering(method, path, timeout_s):
             connection.request(method, where, data, every)
             return connection.getresponse()
+
+    @contextmanager
+    def _answering(self, method: str, path: str, timeout_s: float) -> Iterator[None]:
+        """Say what it means that no answer came, or not all of it. What only reads leaves nothing in doubt."""
+        doubt = "" if method == "GET" else ", and whether it was done is unknown"
+        try:
+            yield
         except TimeoutError:
             self.close()
             raise CliError(
-                f"{method} {path}: no answer within {timeout_s:g} s; the outcome is unknown, it is safe to repeat",
-                UNKNOWN,
+                f"{method} {path}: {self._who} gave no answer within {timeout_s:g} s{doubt}; try again", UNKNOWN
             ) from None
         except (OSError, http.client.HTTPException) as e:
             self.close()
             code = UNAVAILABLE if method == "GET" else UNKNOWN
-            raise CliError(f"{method} {path}: the controller at {self._url} went away ({e}); try again", code) from None
+            raise CliError(f"{method} {path}: {self._who} went away ({e}){doubt}; try again", code) from None
 
-    def call(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
+    def call(self, method: str, path: str, body: Any = None, *, timeout_s: float = 60.0, **options: Any) -> Any:
         """One request and its JSON. Raises CliError when it is not a success."""
-        response = self.send(method, path, body, **options)
-        data = response.read()
+        response = self.send(method, path, body, timeout_s=timeout_s, **options)
+        with self._answering(method, path, timeout_s):
+            data = response.read()
         if response.will_close:
             self.close()
         try:
             value = json.loads(data) if data else {}
         except ValueError:
-            raise CliError(f"{self._url} does not answer like a fleet controller ({response.status})", FAILED) from None
+            raise CliError(
+                f"{method} {path}: {self._who} does not answer as it should ({response.status}, not JSON); "
+                f"{self.target.hint}",
+                FAILED,
+            ) from None
         if response.status >= 400:
-            raise of_problem(response.status, value if isinstance(value, dict) else {})
+            raise of_problem(response.status, value if isinstance(value, dict) else {}, self.target.name)
         return value
 
     def lines(self, path: str, **options: Any) -> Iterator[str]:
         """A streamed answer, line by line, until it ends."""
-        response = self.send("GET", path, timeout_s=3600.0, **options)
-        if response.status >= 400:
-            data = response.read()
-            raise of_problem(response.status, json.loads(data) if data else {})
-        while line := response.readline():
-            yield line.decode(errors="replace").rstrip("\n")
+        response = self.send("GET", path, timeout_s=STREAM_S, **options)
+        with self._answering("GET", path, STREAM_S):
+            if response.status >= 400:
+                raise of_problem(response.status, _problem(response.read()), self.target.name)
+            while line := response.readline():
+                yield line.decode(errors="replace").rstrip("\n")
 
     def close(self) -> None:
         """Let the connection go."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _problem(data: bytes) -> dict[str, Any]:
+    """The problem document that an answer is, empty if it is none."""
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _trust(ca: str | None) -> ssl.SSLContext:

@@ -28,9 +28,9 @@ class CliError(Exception):
         }
 
 
-def of_problem(status: int, problem: dict[str, Any]) -> CliError:
+def of_problem(status: int, problem: dict[str, Any], who: str = "the controller") -> CliError:
     """The error that an answer of the API means."""
-    text = str(problem.get("detail") or problem.get("title") or f"the controller answered {status}")
+    text = str(problem.get("detail") or problem.get("title") or f"{who} answered {status}")
     tenant, field = problem.get("tenant"), problem.get("field")
     if field and field not in text:
         text = f"{field}: {text}"

@@ -189,7 +189,7 @@ class Node:
                 await asyncio.sleep(1)
         volume = await self._volume(name) if claim is not None else None
         if want is None or claim is None or volume is None:
-            await tenant.walk.kill()
+            await tenant.walk.kill(again=want is not None)
             if want is not None:
                 tenant.assign(want)
             return

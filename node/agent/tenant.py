@@ -15,7 +15,7 @@ from node.agent.apps import BadApp
 from node.agent.custody.errors import CustodyError, Damaged, Lost, OwnedElsewhere, Refused, Unconfirmed
 from node.agent.custody.values import Claim
 from node.agent.places import Overtaken, Rank
-from node.agent.plan import Actual, Step, crashed, failed, fingerprint, plan
+from node.agent.plan import NOT_THE_SPEC, Actual, Step, crashed, failed, fingerprint, plan
 from node.agent.ports import Container, RuntimeFailed, Volume
 from node.agent.report import Board
 from node.agent.settling import Settling
@@ -24,7 +24,6 @@ from node.api import FENCES, Assignment, TenantReport
 from node.bucket.errors import BucketError
 
 log = structlog.get_logger()
-
 
 # What another node may not suffer from.
 GIVES_UP = frozenset({"disk_full", "no_quota", "volume_damaged"})
@@ -64,8 +63,8 @@ class Tenant:
     # ---- what others tell it
 
     def assign(self, want: Assignment) -> TenantReport:
-        """Take up what is wanted; the same again changes nothing, an older generation is ignored."""
-        if self.want is None or want.generation > self.want.generation:
+        """Take up what is wanted; the same again changes nothing but brings secrets, an older generation is ignored."""
+        if self.want is None or want.generation > self.want.generation or (want.secrets and not self.want.secrets):
             self.actual = replace(self.actual, retry_at=0.0, failures=0)
         if self.want is None or want.generation >= self.want.generation:
             self.want = want
@@ -382,7 +381,8 @@ class Tenant:
         try:
             await self._start_worker(want)
         except (NotHealthy, RuntimeFailed, BadApp) as e:
-            if want.previous is None or want.previous == want.spec:
+            innocent = isinstance(e, RuntimeFailed) and e.reason in NOT_THE_SPEC
+            if innocent or want.previous is None or want.previous == want.spec:
                 raise
             log.warning("going back to the spec before", tenant=self.name, why=str(e))
             old = want.model_copy(update={"spec": want.previous})

@@ -256,6 +256,8 @@ class Walk:
         self.address = f"{container.address}:{want.spec.port}"
         with self._timed("healthy"):
             await self._healthy(want, name)
+            if not want.spec.secrets:  # not before: one that does not get healthy gives way to one that has some
+                await asyncio.to_thread(secretfiles.remove, self.parts.runtime_dir, self.tenant)
             await asyncio.to_thread(self._allow, container, want.spec.limits.cpus)
 
     def _begin(self, name: str, want: Assignment) -> Container:
@@ -282,11 +284,19 @@ class Walk:
             raise NotHealthy(f"the server of {self.tenant} did not get healthy: {wrong}{tail}")
 
     def _secrets(self, want: Assignment) -> Path | None:
-        # An agent that was restarted has no values: what is on tmpfs is still right.
-        if want.secrets or not want.spec.secrets:
+        if not want.spec.secrets:
+            return None
+        if want.secrets:
             return secretfiles.write(self.parts.runtime_dir, self.tenant, self._uid, want.secrets)
+        # An agent that was restarted has no values: what is on tmpfs is still right.
         home = secretfiles.folder(self.parts.runtime_dir, self.tenant)
-        return home if home.is_dir() else None
+        if not all((home / name).is_file() for name in want.spec.secrets):
+            raise RuntimeFailed(
+                f"{self.tenant}: its secrets are not on this node any more; it starts once the controller sends them",
+                reason="no_secrets",
+                retryable=True,
+            )
+        return home
 
     def _last_lines(self, name: str) -> str:
         """The end of a worker's log, for an error that is worth more than the one of reading it."""
@@ -375,16 +385,21 @@ class Walk:
 
     async def detach(self) -> None:
         """Forget what this node keeps of a tenant that it no longer holds, but never its volume."""
+        await self._let_go()
+        await asyncio.to_thread(secretfiles.remove, self.parts.runtime_dir, self.tenant)
+
+    async def _let_go(self) -> None:
         self.claim = None
         self.parts.custody.forget(self.tenant)
         if self._door is not None:
             await self._door.close()
             self._door = None
-        await asyncio.to_thread(secretfiles.remove, self.parts.runtime_dir, self.tenant)
 
-    async def kill(self) -> None:
-        """Nothing of this tenant runs here any more, at once: it is somebody else's."""
-        await self.detach()  # first: a sidecar that is nobody's is not started again when it dies
+    async def kill(self, *, again: bool = False) -> None:
+        """Nothing of this tenant runs here any more, at once: it is somebody else's. `again`: it may come up here again,
+        and its secrets stay for that: an agent that was restarted has them from nowhere else."""
+        # First: a sidecar that is nobody's is not started again when it dies.
+        await (self._let_go() if again else self.detach())
         containers = await asyncio.to_thread(self.parts.runtime.containers)
         for c in containers:
             if c.tenant == self.tenant:

@@ -277,19 +277,16 @@ class Engine:
             raise UnknownWorkflow(name, tuple(self._definitions))
         history = store.events(run_id)
         count, new_id = cut(history, seq, step), self._run_id(new_id)
-        row = store.row(new_id)
+        row, whole = store.row(new_id), seq is None and step is None
         if row is not None or self._executive.in_memory(new_id):
-            whole = seq is None and step is None  # the source may have gone on since, so its end tells nothing
-            alike = row is not None and (
-                row.facts.forked_from == run_id
-                if whole
-                else was_forked_alike(row, run_id, history[:count], store.events(new_id))
+            alike = row is not None and was_forked_alike(
+                row, run_id, name, history[:count], store.events(new_id), whole
             )
             if not alike:
                 raise InputConflict(new_id, "something else")
             await self._confirmed(new_id, self._executive.writer.commits)
             return Started(new_id, created=False)
-        await self._executive.write(lambda db: copy(db, source, new_id, count, name), f"run {new_id}")
+        await self._executive.write(lambda db: copy(db, source, new_id, count, name, whole), f"run {new_id}")
         commit = self._executive.writer.commits
         self._executive.adopt(new_id)
         await self._confirmed(new_id, commit)

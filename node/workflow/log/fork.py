@@ -43,15 +43,17 @@ def cut(history: Sequence[Event], seq: int | None, step: int | None) -> int:
     return count
 
 
-def copy(db: apsw.Connection, source: RunRow, new_id: str, count: int, workflow: str) -> None:
-    """Make the run `new_id` of the first `count` events of `source`, in the caller's transaction.
+def copy(db: apsw.Connection, source: RunRow, new_id: str, count: int, workflow: str, whole: bool) -> None:
+    """Make the run `new_id` of the first `count` events of `source`, in the caller's transaction. `whole`: these were
+    all there are, and that is what was asked for.
 
     It is marked as having something to run, so whoever opens the file next goes on with it.
     """
-    names = {"old": source.id, "new": new_id, "count": count, "name": workflow}
+    forked = "whole" if whole else "part"
+    names = {"old": source.id, "new": new_id, "count": count, "name": workflow, "forked": forked}
     db.execute(
         "INSERT INTO log SELECT :new, seq, at, kind,"
-        " CASE seq WHEN 1 THEN json_set(body, '$.name', :name) ELSE body END FROM log"
+        " CASE seq WHEN 1 THEN json_set(body, '$.name', :name, '$.forked', :forked) ELSE body END FROM log"
         " WHERE workflow = :old AND seq <= :count",
         names,
     )
@@ -71,9 +73,17 @@ def copy(db: apsw.Connection, source: RunRow, new_id: str, count: int, workflow:
     )
 
 
-def was_forked_alike(row: RunRow, source: str, shared: Sequence[Event], found: Sequence[Event]) -> bool:
-    """Whether a run that has the id already is the same fork. It counts as made when the last event it shares was."""
-    if row.facts.forked_from != source or len(found) < len(shared) or row.created_at != shared[-1].at_ms:
+def was_forked_alike(
+    row: RunRow, source: str, workflow: str, shared: Sequence[Event], found: Sequence[Event], whole: bool
+) -> bool:
+    """Whether a run that has the id already is the same fork; `found` is its log. It counts as made when the last event
+    it shares was.
+    """
+    if row.facts.forked_from != source or row.name != workflow:
+        return False
+    if whole and found[0].body.get("forked", "whole") == "whole":
+        return True  # the source may have gone on since, so how much it shares tells nothing
+    if len(found) < len(shared) or row.created_at != shared[-1].at_ms:
         return False
     pairs = zip(shared[1:], found[1:], strict=False)
     return all((a.kind, json.dumps(a.body)) == (b.kind, json.dumps(b.body)) for a, b in pairs)

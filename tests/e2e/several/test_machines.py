@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.ledger import APP, FILE
 from tests.testbed.fleet import Fleet, own_folder, sweep
-from tests.testbed.host import Host
+from tests.testbed.host import Entered, Host
 from tests.testbed.net import STORE
 
 
@@ -72,11 +72,19 @@ def _ticks(pid: int) -> list[str]:
 def test_a_slowed_machine_has_less_of_a_processor_and_all_of_it_again(fleet: Fleet) -> None:
     c = fleet.machine("c")
     burn = c.process(["python3", "-c", "while True: pass"], log="burn.log", environment={})
-    burn.start(lambda: burn.alive)
+    burn.start(lambda: entered(burn) in c.processes())
     c.slow(0.05)
     assert used_s(burn.pid, 2.0) < 0.5
     c.hurry()
     burn.kill()
+
+
+def entered(process: Entered) -> int:
+    """Its process id once it is in its machine, else 0."""
+    try:
+        return process.pid
+    except AssertionError:
+        return 0
 
 
 def used_s(pid: int, seconds: float) -> float:

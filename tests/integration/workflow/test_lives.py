@@ -246,6 +246,35 @@ def test_a_fork_of_an_open_run_is_repeated_safely_though_the_run_goes_on(path: P
     run(main)
 
 
+def test_another_fork_under_an_id_that_is_taken_is_refused(path: Path) -> None:
+    @workflow
+    async def keep(ctx: Context) -> int:
+        return sum([await ctx.wait_signal("n", type=int) for _ in range(3)])
+
+    @workflow
+    async def other(ctx: Context) -> int:
+        return await ctx.wait_signal("n", type=int)
+
+    async def main() -> None:
+        async with served(path, keep, other) as engine:
+            await engine.start("keep", run_id="r")
+            await engine.fork("r", seq=2, new_id="f", workflow="other")
+            assert not (await engine.fork("r", seq=2, new_id="f", workflow="other")).created
+            assert not (await engine.fork("r", new_id="f", workflow="other")).created  # all there is, just as well
+            for seq in (2, None):
+                with pytest.raises(errors.InputConflict):
+                    await engine.fork("r", seq=seq, new_id="f")  # by other code
+            await engine.fork("r", seq=1, new_id="g")
+            await engine.fork("g", new_id="h")
+            await engine.signal("r", "n", 1)
+            with pytest.raises(errors.InputConflict):
+                await engine.fork("r", new_id="g")  # it shares less
+            await engine.signal("g", "n", 1)
+            assert not (await engine.fork("g", new_id="h")).created  # what "g" is of "r" is nothing to "h"
+
+    run(main)
+
+
 def test_a_fork_goes_on_with_other_code(path: Path) -> None:
     @workflow
     async def mended(ctx: Context, n: int) -> str:

@@ -41,6 +41,7 @@ class Engine:
     refuse: dict[str, int] = field(default_factory=dict)
     made: int = 0
     allowed: list[tuple[str, float]] = field(default_factory=list)
+    secrets: dict[str, str] | None = None  # that the last worker was made with
 
     def _called(self, call: str) -> None:
         if call in self.gates:
@@ -58,6 +59,8 @@ class Engine:
         self._called("create")
         assert NAME not in self.found or not self.found[NAME].running, "it runs already"
         self.made += 1
+        home = getattr(spec, "secrets", None)
+        self.secrets = home and {path.name: path.read_text() for path in home.iterdir()}
         generation = spec.generation if isinstance(spec, WorkerSpec) else 0
         self.found[NAME] = Container(
             NAME, "acme", "worker", 3, 7, generation, running=False, instance=f"i{self.made}"
