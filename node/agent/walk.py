@@ -396,7 +396,7 @@ class Walk:
             self._door = None
 
     async def kill(self, *, again: bool = False) -> None:
-        """Nothing of this tenant runs here any more, at once: it is somebody else's. `again`: it may come up here again,
+        """Nothing of this tenant runs here any more, at once: it is somebody else's. `again`: it may come up here anew,
         and its secrets stay for that: an agent that was restarted has them from nowhere else."""
         # First: a sidecar that is nobody's is not started again when it dies.
         await (self._let_go() if again else self.detach())

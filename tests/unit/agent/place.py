@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -90,6 +90,9 @@ class Engine:
     def containers(self) -> list[Container]:
         self._called("containers")
         return list(self.found.values())
+
+    def logs(self, name: str, **_: object) -> Iterator[bytes]:
+        return iter(())
 
     def image_exists(self, image: str) -> bool:
         return True
