@@ -6,7 +6,6 @@ same code through the same steps, live and on replay.
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, TypeAlias
@@ -154,11 +153,19 @@ class Branches:
     def close(self) -> None:
         """Drop every coroutine. What its cleanup awaits never comes, so it is thrown out of that too."""
         for branch in reversed(self._branches):
-            with contextlib.suppress(Exception, Evicted, Cancelled):  # what unwinding code says no longer counts
-                for _ in range(UNWINDINGS):
-                    branch.coro.throw(Evicted())
+            _unwind(branch.coro)
         self._branches.clear()
         self._ready.clear()
+
+
+def _unwind(coro: Coroutine[Any, Any, Any]) -> None:
+    try:
+        for _ in range(UNWINDINGS):
+            coro.throw(Evicted())
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001, S110 - what unwinding code says no longer counts, whatever it is
+        pass
 
 
 def outermost(first: Cancelled | None, second: Cancelled) -> Cancelled:

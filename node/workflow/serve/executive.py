@@ -217,9 +217,15 @@ class Executive:
     def _advance(self, loaded: Loaded) -> None:
         if loaded.writing is not None or loaded.loading:
             return
-        items = list(loaded.inbox)
+        archive_id, items = self.store.archive_id, list(loaded.inbox)
         loaded.inbox.clear()
-        append = loaded.advance(items, self.now_ms(), self.store.archive_id)
+        try:
+            append = loaded.advance(items, self.now_ms(), archive_id)
+        except Exception as error:  # the file can't be read, or a fault of ours: it is this run's alone
+            log.error("run %s: what comes next could not be decided", loaded.row.id, exc_info=error)
+            loaded.inbox.extendleft(reversed(items))
+            self._go_back(loaded, str(error), in_file=loaded.counted is not None)
+            return
         loaded.in_flight.difference_update([item.draft.facts["id"] for item in items if item.draft.kind in RESULTS])
         if append is None:
             for item in items:  # it meant nothing new: as done as what it repeats
@@ -245,13 +251,31 @@ class Executive:
             if isinstance(one.append, Task):
                 self._task_written(one.append, one.error)
                 continue
-            loaded = self._loaded.get(one.append.run.id)
-            if loaded is None:
-                continue
-            if one.error is None:
-                self._recorded(loaded, one.append, one.commit)
-            else:
-                self._not_recorded(loaded, one.append, str(one.error))
+            try:
+                self._append_written(one.append, one)
+            except Exception as error:  # noqa: BLE001 - what breaks for one run must not strand the others of its commit
+                self._broke(one.append, one, error)
+
+    def _append_written(self, append: Append, one: Written) -> None:
+        loaded = self._loaded.get(append.run.id)
+        if loaded is None:
+            return
+        if one.error is None:
+            self._recorded(loaded, append, one.commit)
+        else:
+            self._not_recorded(loaded, append, str(one.error))
+
+    def _broke(self, append: Append, one: Written, error: Exception) -> None:
+        """What follows from a commit broke half-way: go on from the log. Its letters that have not left wait for the next open."""
+        run_id = append.run.id
+        log.error("run %s: what follows from its commit broke", run_id, exc_info=error)
+        loaded = self._loaded.get(run_id)
+        if one.error is None and append.run.state in CLOSED:
+            if loaded is not None:
+                self._drop(loaded, str(error))
+            self.ends.recorded(run_id, one.commit)
+        elif loaded is not None:
+            self._go_back(loaded, str(error), in_file=one.error is None or not append.chain[0].created)
 
     async def write(self, do: Callable[[apsw.Connection], T], about: str) -> T:
         """Have the writer do something in a transaction; returns what it returned once that is committed.
@@ -325,19 +349,25 @@ class Executive:
             loaded.counted = append.run.state
 
     def _not_recorded(self, loaded: Loaded, append: Append, reason: str) -> None:
-        """The machine is ahead of the file now: drop it and, with what must not be lost, go on from the log later."""
         self.stats.failed_commits += 1
-        run_id = loaded.row.id
-        log.error("run %s: the log could not be written: %s", run_id, reason)
+        log.error("run %s: the log could not be written: %s", loaded.row.id, reason)
+        self.ends.dropped(loaded.row.id)
+        self._go_back(loaded, reason, in_file=not append.chain[0].created)
+
+    def _go_back(self, loaded: Loaded, reason: str, *, in_file: bool) -> None:
+        """The machine is ahead of the file: drop it and, with what must not be lost, go on from the log later."""
+        results = self._drop(loaded, reason)
+        if in_file:
+            self._try_later(loaded.row.id, results, loaded.failed_appends)
+
+    def _drop(self, loaded: Loaded, reason: str) -> list[Item]:
+        """Forget a run, and refuse what is not recorded of it. Returns the results among that."""
         items = [*(loaded.writing or ()), *loaded.inbox]
         for item in items:
-            item.refuse(NotRecorded(run_id, reason))
+            item.refuse(NotRecorded(loaded.row.id, reason))
         loaded.writing = None
         self._forget(loaded)
-        self.ends.dropped(run_id)
-        if not append.chain[0].created:
-            results = [item for item in items if item.draft.kind in RESULTS]
-            self._try_later(run_id, results, loaded.failed_appends)
+        return [item for item in items if item.draft.kind in RESULTS]
 
     def _try_later(self, run_id: str, results: list[Item], failed_appends: int) -> None:
         wait_s = min(FIRST_RETRY_S * 2 ** min(failed_appends, 16), LONGEST_RETRY_S)
