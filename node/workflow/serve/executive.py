@@ -266,7 +266,9 @@ class Executive:
             self._not_recorded(loaded, append, str(one.error))
 
     def _broke(self, append: Append, one: Written, error: Exception) -> None:
-        """What follows from a commit broke half-way: go on from the log. Its letters that have not left wait for the next open."""
+        """What follows from a commit broke half-way: go on from the log. Letters that have not left go when the file is
+        opened next.
+        """
         run_id = append.run.id
         log.error("run %s: what follows from its commit broke", run_id, exc_info=error)
         loaded = self._loaded.get(run_id)
