@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from typing import Any, Final, TypeAlias
 
+from node.workflow.core.stepping import unwound
 from node.workflow.errors import Cancelled, Evicted
 from node.workflow.values.describe import raised_by_asyncio
 
@@ -153,7 +155,7 @@ class Branches:
     def close(self) -> None:
         """Drop every coroutine. What its cleanup awaits never comes, so it is thrown out of that too."""
         for branch in reversed(self._branches):
-            _unwind(branch.coro)
+            unwound(partial(_unwind, branch.coro))
         self._branches.clear()
         self._ready.clear()
 

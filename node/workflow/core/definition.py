@@ -76,7 +76,7 @@ class Retry:
 @dataclass(frozen=True, eq=False)
 class Activity(Generic[P, R_co]):
     """A step that touches the world. It runs at least once. Calling it directly runs the plain function; workflow code
-    that does so is blocked.
+    that does so is blocked, and in the cleanup of a run that leaves memory the call raises.
     """
 
     name: str

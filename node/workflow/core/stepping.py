@@ -6,6 +6,7 @@ which would be cancelled in place of the run.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from asyncio import _get_running_loop, current_task
@@ -49,6 +50,14 @@ def stepped(step: Callable[[], T]) -> T:
         refused, state.refused = state.refused, None
         raise refused
     return result
+
+
+def unwound(unwind: Callable[[], None]) -> None:
+    """Call `unwind`, which throws workflow code out of where it waits. Its cleanup is refused the same, and nobody is
+    told: the run leaves memory, and is blocked if it ever comes to that code in earnest.
+    """
+    with contextlib.suppress(Nondeterministic):
+        stepped(unwind)
 
 
 def refuse_in_workflows(what: str, why: str) -> None:
