@@ -16,7 +16,7 @@ BACKOFF_LIMIT_S = 60.0
 # A worker that ran this long was healthy: its next crash starts the backoff anew.
 STEADY_S = 60.0
 # Why a start failed in which the spec has no part: another one would have fared no better.
-NOT_THE_SPEC = frozenset({"no_secrets"})
+NOT_THE_SPEC = frozenset({"no_address", "no_secrets"})
 
 Step = Literal["up", "worker", "restart", "restore", "renew", "down", "purge", "tombstone", "observe", "wait", "idle"]
 

@@ -46,6 +46,8 @@ class DockerRuntime:
         self._cgroups: cgroup.Cgroups | None = None
         self._bridges = network.bridges(fleet)
         self._subnets: dict[str, str] = {}  # by bridge
+        # By container, from before it is made until it is removed: the engine's list may be from before others were.
+        self._given: dict[str, str] = {}
 
     # ---- the node
 
@@ -130,6 +132,11 @@ class DockerRuntime:
 
     def remove(self, name: str) -> None:
         """Remove a container, killing it if need be; one that is gone is fine."""
+        self._remove(name)
+        with self._lock:
+            self._given.pop(name, None)
+
+    def _remove(self, name: str) -> None:
         if groups.is_frozen(self.freezer()):
             self._kill_frozen(name)
         with self._doing(f"remove {name}") as api:
@@ -244,7 +251,7 @@ class DockerRuntime:
                     raise RuntimeFailed(
                         f"create {name}: it runs already; stop it first", reason="running", retryable=False
                     )
-                self.remove(name)
+                self._remove(name)
         raise RuntimeFailed(f"create {name}: the name stays taken", reason="conflict", retryable=True)
 
     def _options(self, api: docker.APIClient, spec: WorkerSpec | SidecarSpec | JobSpec) -> Options:
@@ -256,17 +263,23 @@ class DockerRuntime:
                 config = _image(api, spec.image).get("Config") or {}
                 options = containers.worker(place, spec, config.get("Volumes") or ())
                 bridge = b.open if spec.egress else b.closed
-                return options | containers.at(bridge.name, self._free_address(api, bridge, spec.tenant))
+                return options | containers.at(bridge.name, self._address(api, bridge, spec))
             case SidecarSpec():
                 return containers.sidecar(place, spec)
             case JobSpec():
                 return containers.job(place, spec)
 
-    def _free_address(self, api: docker.APIClient, bridge: network.Bridge, tenant: str) -> str:
+    def _address(self, api: docker.APIClient, bridge: network.Bridge, spec: WorkerSpec) -> str:
+        """The worker's address, which no other one has or is about to have."""
         subnet = self._subnets.get(bridge.name) or self._network(api, bridge)
         everybody = api.containers(all=True, filters={"label": f"{containers.FLEET}={self.fleet}"})
-        others = (c for c in everybody if c["Labels"].get(containers.TENANT) != tenant)
-        return network.address(subnet, tenant, {_address(c["NetworkSettings"]["Networks"]) for c in others})
+        others = (c for c in everybody if c["Labels"].get(containers.TENANT) != spec.tenant)
+        taken = {_address(c["NetworkSettings"]["Networks"]) for c in others}
+        name = containers.name_of(self.fleet, spec)
+        with self._lock:
+            taken.update(address for other, address in self._given.items() if other != name)
+            self._given[name] = network.address(subnet, spec.tenant, taken)
+            return self._given[name]
 
     def _network(self, api: docker.APIClient, bridge: network.Bridge) -> str:
         """The network's range; it is made if it is not there."""

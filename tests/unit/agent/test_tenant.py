@@ -13,7 +13,7 @@ import pytest
 from node.agent import memory, tenant, walk
 from node.agent.places import Rank
 from node.agent.plan import fingerprint
-from node.agent.ports import Container
+from node.agent.ports import Container, RuntimeFailed
 from node.agent.server import Fault
 from tests.unit.agent.place import CLAIM, NAME, SPEC, UP, Place, run
 
@@ -184,6 +184,25 @@ def test_a_worker_is_made_while_its_files_are_confirmed_and_started_only_if_noth
         await walk.start(UP.model_copy(update={"generation": 2}), 7)
         assert place.engine.found[NAME].generation == 2
         assert place.engine.made == 3
+
+    run(tmp_path, test)
+
+
+def test_a_spec_is_not_given_up_for_an_address_that_was_not_free(tmp_path: Path) -> None:
+    async def test(place: Place) -> None:
+        await place.up()
+        create = place.engine.create
+
+        def refuses(_: Any) -> str:
+            place.engine.create = create  # type: ignore[method-assign] # once
+            raise RuntimeFailed("address already in use", reason="no_address", retryable=True)
+
+        place.engine.create = refuses  # type: ignore[method-assign] # of this engine alone
+        new = SPEC.model_copy(update={"env": {"A": "b"}})
+        place.tenant.assign(UP.model_copy(update={"generation": 2, "spec": new, "previous": SPEC}))
+        await place.until(lambda: place.tenant.actual.settled == 2)
+        assert not place.node.board.get("acme").rolled_back
+        assert place.tenant.actual.worker == fingerprint(new, 0)
 
     run(tmp_path, test)
 
