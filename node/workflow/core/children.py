@@ -7,6 +7,7 @@ import json
 from collections.abc import Generator
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, get_args
 
+from node.workflow.core.branches import Future
 from node.workflow.core.definition import Workflow
 from node.workflow.core.inside import Inside
 from node.workflow.errors import Cancelled, ChildFailed, InvalidDefinition
@@ -21,9 +22,10 @@ LONGEST_ID: Final = 128
 
 
 class Child(Generic[R]):
-    """A child that was started: await it for its result, as often as you like.
+    """A child that was started: await it for its result, as often as you like and from several branches.
 
-    It runs whether or not anybody awaits it. Raises ChildFailed when it ends without a result.
+    It runs whether or not anybody awaits it. Raises ChildFailed when it ends without a result. Where an await of it is
+    cancelled, the child is asked to end, unless it is to be abandoned: the others who await it see that.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Child(Generic[R]):
         self.run_id = _default_id(machine.run_id, step) if run_id is None else run_id
         self._on_close = on_close
         self._machine = machine
+        self._others: list[Future] = []  # one for each branch that awaits it beside the first
         self._future = machine.ask(
             Kind.CHILD_STARTED,
             name,
@@ -47,14 +50,27 @@ class Child(Generic[R]):
 
     def __await__(self) -> Generator[Any, Any, R]:
         try:
-            result: R = yield from self._future.__await__()
+            result: R = yield from self._ended()
         except Cancelled:
             if self._on_close != "abandon" and not self._future.done:
                 self.cancel()
                 with contextlib.suppress(ChildFailed):
-                    yield from self._future.__await__()
+                    yield from self._ended()
             raise
         return result
+
+    def _ended(self) -> Generator[Any, Any, R]:
+        if self._future.waiter is not None:  # a future wakes one branch
+            other = Future()
+            self._others.append(other)
+            self._future.then = self._wake_others
+            yield from other.__await__()
+        result: R = yield from self._future.__await__()
+        return result
+
+    def _wake_others(self) -> None:
+        for other in self._others:
+            self._machine.resolve(other)
 
     def signal(self, name: str, payload: Any = None) -> None:
         """Send the child a signal; it is delivered once, unless the child has ended. Raises NotStorable."""

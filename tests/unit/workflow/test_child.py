@@ -7,7 +7,7 @@ import pytest
 from node.workflow import Context, workflow
 from node.workflow.core.command import Command
 from node.workflow.core.letters import Letter, of_command, of_end, read, refusal
-from node.workflow.errors import ChildFailed, Mismatch
+from node.workflow.errors import ChildFailed, Mismatch, ScopeTimeout
 from node.workflow.values.events import Kind
 from node.workflow.values.run import RunFacts, RunRow
 from tests.unit.workflow.book import Book, replay
@@ -95,6 +95,78 @@ def test_a_cancelled_wait_asks_the_child_to_end_and_awaits_that() -> None:
     book.add(Kind.CHILD_FAILED, {"id": 1, "state": "cancelled", "error": error})
     assert book.kinds[-1] == "cancelled"
     assert not replay(parent, book.events).take_commands()
+
+
+@workflow
+async def shared(ctx: Context) -> list[int]:
+    child = ctx.start_child(counted, 3)
+
+    async def plus(n: int) -> int:
+        return n + await child
+
+    return [*await ctx.gather(plus(0), plus(10), plus(20)), await child]
+
+
+def test_several_branches_await_one_child_and_each_gets_its_result() -> None:
+    book = Book(shared)
+    ended(book, 1, 4)
+    assert book.result == [4, 14, 24, 4]
+    assert not replay(shared, book.events).take_commands()
+
+
+def test_several_branches_that_await_a_child_hear_of_its_failure() -> None:
+    @workflow
+    async def told(ctx: Context) -> list[str]:
+        child = ctx.start_child(counted, 3)
+
+        async def hears() -> str:
+            try:
+                return str(await child)
+            except ChildFailed as error:
+                return error.state
+
+        return await ctx.gather(hears(), hears())
+
+    book = Book(told)
+    error = {"type": "E", "message": "m"}
+    book.add(Kind.CHILD_FAILED, {"id": 1, "state": "failed", "error": error})
+    assert book.result == ["failed", "failed"]
+
+
+def test_one_of_two_who_await_a_child_may_stop_and_the_other_goes_on() -> None:
+    @workflow
+    async def one_leaves(ctx: Context) -> list[int]:
+        child = ctx.start_child(counted, 3, on_parent_close="abandon")
+
+        async def bounded() -> int:
+            try:
+                async with ctx.timeout(10):
+                    return await child
+            except ScopeTimeout:
+                return -1
+
+        async def waits() -> int:
+            return await child
+
+        return await ctx.gather(bounded(), waits(), bounded())
+
+    book = Book(one_leaves)
+    first, second = (i for i, step in book.machine.pending.items() if step.child is None)
+    book.fired(first)
+    book.fired(second)
+    ended(book, 1, 4)
+    assert book.result == [-1, 4, -1]
+    assert not replay(one_leaves, book.events).take_commands()
+
+
+def test_a_cancelled_run_with_several_who_await_a_child_asks_it_to_end_and_awaits_that() -> None:
+    book = Book(shared)
+    book.cancelled()
+    assert book.kinds[1:] == ["child_started", "cancel_requested", *["cancel_sent"] * 3]
+    error = {"type": "Cancelled", "message": "m"}
+    book.add(Kind.CHILD_FAILED, {"id": 1, "state": "cancelled", "error": error})
+    assert book.kinds[-1] == "cancelled"
+    assert not replay(shared, book.events).take_commands()
 
 
 def test_the_failure_of_a_child_names_it() -> None:
