@@ -193,7 +193,7 @@ def test_a_spec_is_not_given_up_for_an_address_that_was_not_free(tmp_path: Path)
         await place.up()
         create = place.engine.create
 
-        def refuses(_: Any) -> str:
+        def refuses(spec: Any) -> str:
             place.engine.create = create  # type: ignore[method-assign] # once
             raise RuntimeFailed("address already in use", reason="no_address", retryable=True)
 
