@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
+import random
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -73,7 +74,7 @@ class Attempt:
         except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - whatever the author's code raises is the attempt's outcome
-            wait_s = activity.retry.wait_s(number, error)
+            wait_s = activity.retry.wait_s(number, error, random.random())  # noqa: S311 - spreads load, keeps no secret
             facts["error"] = describe_error(error)
             if wait_s is None or limits.closed_after(wait_s):
                 return Draft(Kind.ACTIVITY_FAILED, facts)

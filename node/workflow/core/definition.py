@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import random
 import sys
 import typing
 from collections.abc import Callable, Coroutine
@@ -62,15 +61,17 @@ class Retry:
         if not 0 <= self.jitter <= 1:
             raise InvalidDefinition(f"jitter is {self.jitter}: a share, from 0 to 1")
 
-    def wait_s(self, attempt: int, error: BaseException) -> float | None:
-        """Seconds to wait after failed `attempt` (the first is 1), or None when it was the last one."""
+    def wait_s(self, attempt: int, error: BaseException, chance: float) -> float | None:
+        """Seconds to wait after failed `attempt` (the first is 1), or None when it was the last one. `chance` is drawn
+        from 0 to 1, and says how much of the jitter is taken.
+        """
         if isinstance(error, self.non_retryable):
             return None
         if self.max_attempts is not None and attempt >= self.max_attempts:
             return None
         exponent = min(attempt - 1, 30)  # no overflow for an activity that is tried for ever
         wait_s = min(self.initial_interval_s * self.backoff_coefficient**exponent, self.max_interval_s)
-        return wait_s * (1 - self.jitter * random.random())  # noqa: S311 - spreads load, keeps no secret
+        return wait_s * (1 - self.jitter * chance)
 
 
 @dataclass(frozen=True, eq=False)

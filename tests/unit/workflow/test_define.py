@@ -14,27 +14,25 @@ from node.workflow.errors import InvalidDefinition, InvalidInput
 
 def test_waits_grow_up_to_the_bound() -> None:
     retry = Retry(max_attempts=None, initial_interval_s=1, backoff_coefficient=3, max_interval_s=20)
-    assert [retry.wait_s(n, ValueError()) for n in (1, 2, 3, 4, 1_000_000)] == [1, 3, 9, 20, 20]
+    assert [retry.wait_s(n, ValueError(), 0.5) for n in (1, 2, 3, 4, 1_000_000)] == [1, 3, 9, 20, 20]
 
 
 def test_the_last_attempt_is_the_last() -> None:
     retry = Retry(max_attempts=2)
-    assert retry.wait_s(1, ValueError()) is not None
-    assert retry.wait_s(2, ValueError()) is None
+    assert retry.wait_s(1, ValueError(), 0.5) is not None
+    assert retry.wait_s(2, ValueError(), 0.5) is None
 
 
 def test_an_error_that_is_named_is_not_repeated_nor_are_its_subclasses() -> None:
     retry = Retry(non_retryable=(LookupError,))
-    assert retry.wait_s(1, KeyError()) is None
-    assert retry.wait_s(1, ValueError()) is not None
+    assert retry.wait_s(1, KeyError(), 0.5) is None
+    assert retry.wait_s(1, ValueError(), 0.5) is not None
 
 
 def test_jitter_takes_from_the_wait_and_never_adds() -> None:
     retry = Retry(max_attempts=None, initial_interval_s=8, max_interval_s=10, jitter=0.5)
-    waits = [retry.wait_s(n, ValueError()) or 0 for n in range(1, 200)]
-    assert min(waits) >= 4
-    assert max(waits) <= 10
-    assert len(set(waits)) > 1
+    assert [retry.wait_s(1, ValueError(), chance) for chance in (0, 0.25, 0.5, 1)] == [8, 7, 6, 4]
+    assert [retry.wait_s(100, ValueError(), chance) for chance in (0, 1)] == [10, 5]
 
 
 @pytest.mark.parametrize(
