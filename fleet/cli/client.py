@@ -27,13 +27,17 @@ STREAM_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Who is talked to: where that is and what it takes, what it is called, and what to do when nobody answers there."""
+    """Who is talked to: where that is and what it takes, what it is called, and what to do when nobody answers there.
+
+    `repeatable`: whatever got no answer there may be asked again as it is.
+    """
 
     url: str
     token: str
     ca: str | None = None
     name: str = "the controller"
     hint: str = "start it with 'fleet serve', or set FLEET_CONTROLLER to where it is"
+    repeatable: bool = True
 
 
 def find_target(config: Path | None) -> Target:
@@ -138,18 +142,20 @@ class Client:
     @contextmanager
     def _answering(self, method: str, path: str, timeout_s: float) -> Iterator[None]:
         """Say what it means that no answer came, or not all of it. What only reads leaves nothing in doubt."""
-        doubt = "" if method == "GET" else ", and whether it was done is unknown"
+        doubt = "; try again"
+        if method != "GET":
+            doubt = "; the outcome is unknown" + (", it is safe to repeat" if self.target.repeatable else "")
         try:
             yield
         except TimeoutError:
             self.close()
             raise CliError(
-                f"{method} {path}: {self._who} gave no answer within {timeout_s:g} s{doubt}; try again", UNKNOWN
+                f"{method} {path}: {self._who} gave no answer within {timeout_s:g} s{doubt}", UNKNOWN
             ) from None
         except (OSError, http.client.HTTPException) as e:
             self.close()
             code = UNAVAILABLE if method == "GET" else UNKNOWN
-            raise CliError(f"{method} {path}: {self._who} went away ({e}){doubt}; try again", code) from None
+            raise CliError(f"{method} {path}: {self._who} went away ({e}){doubt}", code) from None
 
     def call(self, method: str, path: str, body: Any = None, *, timeout_s: float = 60.0, **options: Any) -> Any:
         """One request and its JSON. Raises CliError when it is not a success."""

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,10 @@ class _NobodyReads(Exception):
 
 @dataclass
 class Context:
-    """What every command works with. The client is made at its first use: `fleet --help` needs no controller."""
+    """What every command works with. The client is made at its first use: `fleet --help` needs no controller.
+
+    `words`: what was typed behind the program's name.
+    """
 
     output: str = "table"
     quiet: bool = False
@@ -56,6 +60,7 @@ class Context:
     config: Path | None = None
     timeout_s: float = 60.0
     timeout_given: bool = False
+    words: tuple[str, ...] = ()
     _client: Client | None = field(default=None, repr=False)
 
     @property
@@ -138,9 +143,9 @@ def cli(ctx: click.Context) -> None:
 
 def run() -> None:
     """Run the command line; ends the process with its exit code."""
-    context = Context()
+    context = Context(words=tuple(sys.argv[1:]))
     try:
-        code = cli.main(obj=context, standalone_mode=False, prog_name="fleet")
+        code = cli.main(context.words, obj=context, standalone_mode=False, prog_name="fleet")
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
         talk("stopped; what was begun goes on, and every command can be repeated")
@@ -168,6 +173,12 @@ def run() -> None:
 
 def _fail(context: Context, error: CliError) -> None:
     talk(f"Error: {error}")
-    if context.output == "json":
+    if context.output == "json" or _asks_for_json(context.words):
         show_json(error.problem)
     sys.exit(error.code)
+
+
+def _asks_for_json(words: tuple[str, ...]) -> bool:
+    """Whether that is in the words, which may have been refused before they were all read."""
+    apart = any(pair in (("-o", "json"), ("--output", "json")) for pair in pairwise(words))
+    return apart or any(word in ("-ojson", "--output=json") for word in words)

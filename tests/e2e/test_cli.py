@@ -316,7 +316,7 @@ def test_a_run_that_fails_says_why(box: Box, acme: str) -> None:
     done = box.fleet("run", acme, "refuse", "--wait", "-o", "json", check=False)
     assert done.code == 1
     assert "no coffee today" in done.err
-    assert done.json["state"] == "failed"
+    assert done.json["run"]["state"] == "failed"
 
 
 @pytest.mark.parametrize(
