@@ -80,6 +80,11 @@ def test_an_operator_is_paged_for(what: str) -> None:
     assert rule["annotations"]["description"].strip()
 
 
+def test_the_operators_page_names_everything_that_pages() -> None:
+    named = re.findall(r"`(Fleet\w+)`", (ROOT / "deploy" / "production.md").read_text())
+    assert sorted(named) == sorted(rule["alert"] for rule in rules() if rule["labels"]["severity"] == "page")
+
+
 def test_alerts_and_board_speak_of_metrics_that_exist() -> None:
     used = {name for rule in rules() for name in METRIC.findall(rule["expr"])}
     panels = json.loads(BOARD.read_text())["panels"]
