@@ -86,7 +86,7 @@ CONSTANTS
 Epochs == 1..MAXEP
 
 VARIABLES
-  owner,      \* the record
+  owner,      \* the record [ep, node, ses, st, de: data epoch, cr: claimed to carry its node's volume of that epoch]
   lease,      \* per node: [ses, gone]
   over,       \* sessions called over without a CAS of `gone` (broken variants only)
   gs, ses,    \* per node: its session "off"|"settling"|"live"|"frozen", and its number
@@ -133,7 +133,7 @@ NOUP  == [st |-> "none", ep |-> 0, data |-> <<>>, pre |-> FALSE]
 NOUPS == [x \in Files |-> NOUP]
 NOVOL == [mk |-> 0, data |-> NOTHING, torn |-> {}, clean |-> TRUE, sync |-> FALSE]
 NOCUT == [src |-> 0, at |-> [x \in Files |-> 0]]
-Rec(e, n, s, t, d) == [ep |-> e, node |-> n, ses |-> s, st |-> t, de |-> d]
+Rec(e, n, s, t, d) == [ep |-> e, node |-> n, ses |-> s, st |-> t, de |-> d, cr |-> FALSE]
 Sent(rec, next) == [st |-> "sent", rec |-> rec, next |-> next]
 
 Some(d)   == \E x \in Files : d[x] # <<>>
@@ -300,7 +300,9 @@ Free(n) ==
 Mine(n) ==           \* this volume is what the record speaks of
   /\ owner.ep > 0 /\ owner.node = n /\ vol[n].mk = owner.ep /\ (DATACHECK => owner.de = owner.ep)
 Compared  == IF POSCHECK = "one" THEN {CHOOSE x \in Files : TRUE} ELSE Files
-NotBehind(n) == POSCHECK = "none" \/ \A x \in Compared : Pos(n, x) >= Len(bkt[owner.ep][x])
+Carrying(n) ==       \* this node claimed it to carry this volume, and came no further: nothing has run on it since
+  /\ owner.cr /\ owner.st = "claimed" /\ owner.node = n /\ owner.de > 0 /\ vol[n].mk = owner.de
+NotBehind(n) == POSCHECK = "none" \/ \A x \in Compared : Pos(n, x) >= Len(bkt[vol[n].mk][x])
 Exactly(n)   == POSCHECK = "none" \/ \A x \in Compared : Pos(n, x) =  Len(bkt[owner.ep][x])
 Continues(n) ==
   /\ Mine(n)
@@ -316,7 +318,8 @@ From(e, d) ==        \* the epoch that epoch e is restored from, 0: none
 Claim(n) ==
   /\ Live(n) /\ ph[n] = "idle" /\ ct[n].st = "none" /\ dk[n] = NODK /\ Free(n)
   /\ LET e == IF EPOCHS = "reused" /\ owner.ep > 0 THEN owner.ep ELSE owner.ep + 1
-         keep == /\ Mine(n) /\ NotBehind(n) /\ owner.st # "asleep" /\ (INTACT => vol[n].torn = {})
+         keep == /\ Mine(n) \/ Carrying(n)
+                 /\ NotBehind(n) /\ owner.st # "asleep" /\ (INTACT => vol[n].torn = {})
                  /\ (RPO = "async" /\ REBOOT = "carried") \/ REBOOT = "at-any-rpo"
          s == IF LISTING = "before" THEN From(e, owner.de) ELSE 0
      IN
@@ -324,7 +327,7 @@ Claim(n) ==
         /\ cas' = [cas EXCEPT ![n] = Sent(Rec(owner.ep, n, ses[n], "running", owner.de), "start")]
         /\ ph' = [ph EXCEPT ![n] = "wake"] /\ my' = [my EXCEPT ![n] = owner.ep] /\ UNCHANGED cut
      \/ /\ ~Continues(n) /\ e <= MAXEP
-        /\ cas' = [cas EXCEPT ![n] = Sent(Rec(e, n, ses[n], "claimed", owner.de),
+        /\ cas' = [cas EXCEPT ![n] = Sent([Rec(e, n, ses[n], "claimed", owner.de) EXCEPT !.cr = keep],
                                           IF keep THEN "snap" ELSE IF s # 0 THEN "restore" ELSE "list")]
         /\ ph' = [ph EXCEPT ![n] = "claim"] /\ my' = [my EXCEPT ![n] = e]
         /\ cut' = [cut EXCEPT ![n] = IF keep THEN [Listed(owner.de) EXCEPT !.src = 0] ELSE IF s # 0 THEN Listed(s) ELSE [NOCUT EXCEPT !.src = owner.de]]
