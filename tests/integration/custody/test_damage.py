@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from node.agent.custody.errors import CustodyError, Damaged, Lost, Refused
 from node.bucket import cas, keys
 from node.bucket.records import Lineage, Owner, Restore
-from tests.integration.custody.conftest import Machine, assignment
+from tests.integration.custody.conftest import DISK, UID, Machine, assignment
+from tests.integration.custody.local import FixedSession
 
 ACCEPTED = assignment(restore=Restore(id="r1", accept_data_loss=True))
 
@@ -141,6 +143,41 @@ def test_every_object_unreadable_is_lost(machine: Machine, other: Machine) -> No
         assert prepared.claim.born
 
     asyncio.run(walk())
+
+
+@pytest.mark.parametrize("harm", [missing, flip])
+def test_what_it_wrote_after_its_loss_was_accepted_outlives_a_crash_before_it_settled(
+    machine: Machine, other: Machine, harm: Callable[[Machine, str], None]
+) -> None:
+    async def walk() -> None:
+        await lived(machine)
+        for key in every(machine):
+            harm(machine, key)
+        assert isinstance(await fails(other), Lost)
+        two = assignment("app.db", "later.db", rpo=1.0, restore=ACCEPTED.restore)
+        prepared = await other.custody.prepare(await other.custody.claim(two), UID, DISK, lambda *_: None)
+        await other.custody.stream(prepared.claim, UID)
+        assert prepared.claim.born
+        other.write(3)
+        await uploaded(other, "app.db")
+        other.runtime.signal("acme-sidecar", signal.SIGKILL)
+        other.session = FixedSession(node="n2", session=2, boot_id="boot-after-power-cut")
+        other.restart_agent()
+        assert (await other.up(two)).claim.kind == "fresh"
+        assert other.count() == 3
+        assert record(other).restore_id == "r1"
+
+    asyncio.run(walk())
+
+
+async def uploaded(machine: Machine, db: str) -> None:
+    """Wait until all that a file holds is in the bucket."""
+    for _ in range(300):
+        lag = (await machine.custody.replication("acme")).files.get(db)
+        if lag is not None and lag.txid is not None and lag.txid == lag.replicated_txid:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{db} is not in the bucket")
 
 
 def test_a_list_that_fails_is_unknown_and_not_empty(machine: Machine, other: Machine) -> None:

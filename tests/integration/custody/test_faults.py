@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from node.agent.custody.errors import OwnedElsewhere, Unconfirmed
 from node.agent.custody.values import CustodyEvent
 from node.agent.custody.watchdog import Limits
 from node.bucket import cas, keys
+from node.bucket.errors import Busy
 from node.bucket.records import Lineage, Owner
 from tests.integration.custody.conftest import UID, Machine, assignment
 from tests.integration.custody.local import FixedSession
@@ -177,6 +179,32 @@ def test_after_a_power_cut_the_last_seconds_go_on_under_a_new_epoch(machine: Mac
     asyncio.run(walk())
 
 
+def test_they_go_on_though_the_first_claim_after_it_failed_half_way(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def walk() -> None:
+        await machine.up(assignment(rpo=1.0), lambda: machine.write(5))
+        machine.runtime.signal(SIDECAR, signal.SIGKILL)
+        machine.write(3)  # on this disk only
+        machine.session = FixedSession(session=2, boot_id="boot-after-power-cut")
+        machine.restart_agent()
+        listing = machine.store.list
+
+        def fails_once_claimed(prefix: str, **how: Any) -> Any:
+            if record(machine).state == "claimed":
+                raise Busy("not now", key=prefix)
+            return listing(prefix, **how)
+
+        with monkeypatch.context() as failing, pytest.raises(Busy):
+            failing.setattr(machine.store, "list", fails_once_claimed)
+            await machine.up(assignment(rpo=1.0))
+        prepared = await machine.up(assignment(rpo=1.0))
+        assert (prepared.claim.kind, prepared.claim.epoch, prepared.set_aside) == ("carried", 3, None)
+        assert machine.count() == 8
+
+    asyncio.run(walk())
+
+
 @pytest.mark.parametrize("harm", ["cut", "flipped", "gone"])
 def test_a_log_that_a_power_cut_harmed_does_not_go_on(machine: Machine, harm: str) -> None:
     """Litestream had copied and uploaded what the disk never got: going on would take back what is in the bucket."""
@@ -223,7 +251,8 @@ def test_a_volume_that_diverged_from_the_bucket_is_not_continued(machine: Machin
         await machine.up(assignment(), lambda: machine.write(5))
         await machine.custody.release("acme")
         newest = max((machine.data.parent / "meta" / "db" / "app.db" / "ltx" / "0").iterdir())
-        newest.write_bytes(newest.read_bytes()[:-1] + b"x")
+        content = newest.read_bytes()
+        newest.write_bytes(content[:-1] + bytes([content[-1] ^ 0xFF]))  # of a checksum, so it may be any byte
         prepared = await machine.up(assignment())
         assert prepared.claim.kind == "fresh"
         assert machine.count() == 5
