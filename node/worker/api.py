@@ -24,7 +24,7 @@ from node.worker.metrics import (
 )
 from node.worker.pressure import Pressure
 from node.worker.problem import Problem
-from node.worker.wire import event_document, fields_of, parse_event_cursor, queue_options, run_document, to_problem
+from node.worker.wire import event_document, fields_of, parse_event_id, queue_options, run_document, to_problem
 from node.workflow import Engine, Run
 from node.workflow.errors import InvalidInput, WorkflowError
 
@@ -105,10 +105,9 @@ class Api:
     async def events(self, request: Request) -> Stream:
         from node.worker.follow import events  # most workers are never asked
 
-        told = request.last_event_id
-        after = parse_event_cursor(told) if told.isdecimal() else request.query["cursor"]
-        self._engine.get(request.path["id"])
-        return Stream(events(self._engine, request.path["id"], after, self._stopping))
+        run = self._engine.get(request.path["id"])
+        number, after = parse_event_id(request.last_event_id) or (run.incarnation, request.query["cursor"])
+        return Stream(events(self._engine, run.id, after, number, self._stopping))
 
     @_serving
     async def result(self, request: Request) -> Response:

@@ -72,7 +72,8 @@ def _starts_and_reads(api: Api) -> tuple[Operation, ...]:
         ),
         Operation(
             "follow_run", "GET", "/v1/runs/{id}/events",
-            "A run's history as server-sent events, up to its end; Last-Event-ID goes on behind that event.",
+            "A run's history as server-sent events, up to its end, and of each that goes on as new for it;"
+            " Last-Event-ID goes on behind that event.",
             api.events, {200: schemas.SENT_EVENT}, _EVENTS[1:], problems=(404, *_READ),
             load="stream", media_type="text/event-stream",
         ),

@@ -148,6 +148,19 @@ def parse_event_cursor(text: str) -> int:
     return int(text)
 
 
+def event_id(number: int, seq: int) -> str:
+    """What an event of a run is called in a stream: its number in the log, and before it the run's incarnation, but for
+    the first.
+    """
+    return f"{number}.{seq}" if number else str(seq)
+
+
+def parse_event_id(text: str) -> tuple[int, int] | None:
+    """The incarnation and the number of an event that a client has seen; None for what no stream has said."""
+    found = re.fullmatch(r"(?:([0-9]{1,15})\.)?([0-9]{1,15})", text, re.ASCII)
+    return None if found is None else (int(found[1] or 0), int(found[2]))
+
+
 def parse_time(text: str) -> float:
     """Unix seconds of an RFC 3339 time. Raises ValueError."""
     try:

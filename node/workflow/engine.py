@@ -46,7 +46,6 @@ from node.workflow.values.run import CLOSED, Page, Run, RunRow, Started, State, 
 from node.workflow.values.runid import check_run_id, new_run_id
 
 MAX_REASON: Final = 1_000
-EVENTS_AT_ONCE: Final = 200  # in memory of one who follows a run
 
 
 class Engine:
@@ -60,9 +59,8 @@ class Engine:
                     dispatched, and a start, signal, cancellation or end told, only after such an answer. Asked again,
                     with backoff, for ever.
     effects_durable the same, asked only before the result of an activity that committed to an `open_database` file is
-    recorded, so
-                    that no result outlives what it stands for. Defaults to `durable`; give it alone where rpo is
-                    above 0.
+                    recorded, so that no result outlives what it stands for. Defaults to `durable`; give it alone where
+                    rpo is above 0.
     synchronous     "full", or "normal" where `durable` is the fsync.
     checkpoint      True where nothing replicates the file: the writer then checkpoints. False with a sidecar.
     clock           unix time in seconds.
@@ -72,7 +70,7 @@ class Engine:
     queues          made, or given these limits, when it is opened; those that the file has beside them stay.
     schedules       the same.
     retention       how long runs are kept that have ended; for ever without it.
-    codec           encodes values on their way into the file, and back (`codec.Codec`): encryption, say.
+    codec           encodes values on their way into the file, and back (`log.codec.Codec`): encryption, say.
     development     whether to warn when workflow code reads the clock, chance, the network or a file past `ctx`, with
                     the line; by default where Python runs in development mode (`-X dev`).
     strict          such a run is blocked instead. One workflow alone: `@workflow(strict=True)`.
@@ -180,8 +178,8 @@ class Engine:
     ) -> Started:
         """Start a run with a JSON value, or what has one, as input; returns once that is durable.
 
-        conflict    what happens when a run has this id already (`starts.Conflict`). By default the same workflow and
-                    input is that run (`created` is False), and another is a conflict.
+        conflict    what happens when a run has this id already (`serve.starts.Conflict`). By default the same workflow
+                    and input is that run (`created` is False), and another is a conflict.
         queue       it begins when the queue lets it: in the order of `priority` (the lowest first), as many of one
                     `queue_key` at a time as the queue says.
         attributes  what it can be found by: text, numbers, true or false.
@@ -350,7 +348,7 @@ class Engine:
         cursor: str | None = None,
         **more: Any,
     ) -> Page:
-        """Runs, newest first, at most `limit` (1 to 1,000). `more` are the other fields of `search.Search`.
+        """Runs, newest first, at most `limit` (1 to 1,000). `more` are the other fields of `log.search.Search`.
 
         Raises InvalidInput, NotOpen.
         """
@@ -367,28 +365,25 @@ class Engine:
 
         Raises NoSuchRun, InvalidInput, NotOpen.
         """
-        row = self._row(run_id)
         if limit is not None:
             _check_limit(limit)
+        self._check_open()
         events = self._executive.store.events(run_id, after, -1 if limit is None else limit)
-        return without_end(events) if self._hidden_end(row) else events
+        # The row as it is behind the events: an end among them is one that it has.
+        return without_end(events) if self._hidden_end(self._row(run_id)) else events
 
-    async def follow(self, run_id: str, after: int = 0) -> AsyncIterator[Sequence[Event]]:
-        """The run's log from the event behind number `after`, as it grows, a few events at a time, up to its end.
+    def follow(self, run_id: str, after: int = 0, incarnation: int | None = None) -> AsyncIterator[Sequence[Event]]:
+        """The run's log from the event behind number `after`, as it grows, a few events at a time, up to its end. When
+        it goes on as new, the rest of its log comes first, then the new one's from its first event, `started`.
+
+        incarnation  whose log `after` belongs to (`Run.incarnation`), when the run may have gone on since; by default
+                     the newest.
 
         Raises NoSuchRun, NotOpen.
         """
-        while True:
-            events = self.history(run_id, after, EVENTS_AT_ONCE)
-            if events:
-                after = events[-1].seq
-                yield events
-            elif self.get(run_id).closed:
-                return
-            elif self._row(run_id).last_seq < after:
-                after = 0  # it goes on as new, with a log of its own
-            else:
-                await self._executive.watch.wait(run_id)
+        from node.workflow.serve.follow import follow  # most processes are never asked
+
+        return follow(self._executive, run_id, after, incarnation)
 
     def next_due(self) -> float | None:
         """When something is to go on next by itself (unix seconds): a timer, a schedule, a queue. None: nothing.

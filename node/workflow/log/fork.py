@@ -53,7 +53,8 @@ def copy(db: apsw.Connection, source: RunRow, new_id: str, count: int, workflow:
     names = {"old": source.id, "new": new_id, "count": count, "name": workflow, "forked": forked}
     db.execute(
         "INSERT INTO log SELECT :new, seq, at, kind,"
-        " CASE seq WHEN 1 THEN json_set(body, '$.name', :name, '$.forked', :forked) ELSE body END FROM log"
+        " CASE seq WHEN 1 THEN json_remove(json_set(body, '$.name', :name, '$.forked', :forked), '$.continued_from')"
+        " ELSE body END FROM log"
         " WHERE workflow = :old AND seq <= :count",
         names,
     )

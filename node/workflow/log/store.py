@@ -18,7 +18,7 @@ from node.workflow.log.search import Search
 from node.workflow.log.sqlite import connect
 from node.workflow.values.events import ENDS, Event, payload_reference, with_payload
 from node.workflow.values.payload import encode
-from node.workflow.values.run import STATES, Heartbeat, Run, RunFacts, RunRow, State
+from node.workflow.values.run import STATES, Heartbeat, Run, RunFacts, RunRow, State, incarnation
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,14 @@ _FACTS = tuple(f.name for f in fields(RunFacts))
 _COLUMNS = (
     "id, name, state, input_hash, last_seq, active, waits, user_state, error, created_at, updated_at, "
     + ", ".join(_FACTS)
+)
+
+_EARLIER = (
+    "WITH RECURSIVE chain(id, before) AS (SELECT id, continued_from FROM workflows WHERE id = ? UNION ALL"
+    " SELECT w.id, w.continued_from FROM chain JOIN workflows w ON w.id = before"
+    " WHERE CAST(substr(before, instr(before, '~') + 1) AS INTEGER) > ?)"
+    " SELECT id, coalesce(CAST(substr(before, instr(before, '~') + 1) AS INTEGER), 0) AS number FROM chain"
+    " WHERE number >= ? ORDER BY number LIMIT 1"
 )
 
 
@@ -48,6 +56,16 @@ class Store:
         """The current state of a run."""
         found = self.rows(f"SELECT {_COLUMNS} FROM workflows WHERE id = ?", run_id)  # noqa: S608 - a constant
         return self._row(found[0]) if found else None
+
+    def incarnation(self, run_id: str, number: int | None) -> RunRow | None:
+        """Of the runs that went on for each other under this id the first from `number` on that is kept; the newest
+        when that is None or none is as new.
+        """
+        newest = self.row(run_id)
+        if newest is None or number is None or newest.incarnation <= number:
+            return newest
+        found = self.rows(_EARLIER, run_id, number, number)
+        return self.row(found[0][0]) if found else newest
 
     def events(self, run_id: str, after: int = 0, limit: int = -1) -> list[Event]:
         """A run's log in order, payloads put back: what follows event `after`, at most `limit` (-1: all).
@@ -147,7 +165,7 @@ class Store:
 
     def archive_id(self, run_id: str, continued_from: str | None) -> str:
         """A free id for a run that goes on as new, for what it was until now."""
-        number = 1 if continued_from is None else int(continued_from.rpartition("~")[2]) + 1
+        number = incarnation(continued_from) + 1
         while self.row(f"{run_id}~{number}") is not None:
             number += 1
         return f"{run_id}~{number}"

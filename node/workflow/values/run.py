@@ -25,6 +25,13 @@ STATES: Final[tuple[State, ...]] = get_args(State)
 CLOSED: Final[frozenset[State]] = frozenset({"completed", "failed", "cancelled", "terminated", "continued"})
 
 
+def incarnation(continued_from: str | None) -> int:
+    """Which one a run is of those that went on for each other, by the id that the one before it has now: 0 is the
+    first, and the numbers rise.
+    """
+    return 0 if continued_from is None else int(continued_from.rpartition("~")[2])
+
+
 @dataclass(frozen=True, slots=True)
 class Started:
     """The answer to a start: `created` is False when the run was there already, with the same input."""
@@ -63,6 +70,11 @@ class Run:
     queue_key: str | None = None
     priority: int = 0
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def incarnation(self) -> int:
+        """Which one it is of those that went on for each other under its id; 0 is the first."""
+        return incarnation(self.continued_from)
 
     @property
     def closed(self) -> bool:
@@ -169,6 +181,11 @@ class RunRow:
     created_at: int
     updated_at: int
     facts: RunFacts = NO_FACTS
+
+    @property
+    def incarnation(self) -> int:
+        """Which one it is of those that went on for each other under its id."""
+        return incarnation(self.facts.continued_from)
 
     @property
     def closed_at(self) -> int | None:

@@ -92,6 +92,27 @@ def test_a_run_is_streamed_to_its_end_and_from_where_a_client_was(served):
     assert served.get("/v1/runs/nosuch/events").status_code == 404
 
 
+def test_a_run_that_goes_on_as_new_is_streamed_through_each_of_its_logs(served):
+    start(served, "rounds", "n", input=2)
+    with served.client.stream("GET", "/v1/runs/n/events") as answer:
+        goes = [threading.Timer(0.2 * n, lambda: served.post("/v1/runs/n/signals/go")) for n in range(3)]
+        for go in goes:
+            go.start()
+        found = frames("".join(answer.iter_text()))
+        for go in goes:
+            go.join()
+    assert [data for _, _, data in found][:-1] == [*served.history("n~1"), *served.history("n~2"), *served.history("n")]
+    ids = [id for id, _, _ in found][:-1]
+    assert len(set(ids)) == len(ids)
+    assert ids[:4] == ["1", "2", "3", "4"]
+    for last in ("2", ids[5], ids[-2], ids[-1]):
+        again = frames(served.get("/v1/runs/n/events", headers={"last-event-id": last}).text)
+        assert again == found[ids.index(last) + 1 :]
+    newest = [frame for frame in found if frame[0] is None or frame[0].startswith("2.")]
+    for none in ("", "x", "1." + "9" * 20):
+        assert frames(served.get("/v1/runs/n/events", headers={"last-event-id": none}).text) == newest
+
+
 def test_a_run_is_paused_and_goes_on(served):
     start(served, "approval", "p")
     assert served.post("/v1/runs/p/pause").status_code == 202

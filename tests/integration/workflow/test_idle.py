@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from node.workflow import Context, Event, activity, errors, workflow
+from node.workflow import Context, Engine, Event, activity, errors, workflow
 from node.workflow.core.queue import Queue
 from node.workflow.core.schedule import Schedule
 from tests.integration.workflow.served import Durable, run, served, until
@@ -106,6 +106,74 @@ def test_a_run_is_followed_from_any_event_to_its_end(path: Path) -> None:
             assert await tail == list(events)[2:]
             with pytest.raises(errors.NoSuchRun):
                 await anext(engine.follow("x"))
+
+    run(main)
+
+
+@workflow
+async def rounds(ctx: Context, n: int) -> int:
+    await ctx.wait_signal("go")
+    if n < 4:
+        ctx.continue_as_new(n + 1)
+    return n
+
+
+def logs(engine: Engine, *run_ids: str) -> list[Event]:
+    return [event for run_id in run_ids for event in engine.history(run_id)]
+
+
+def test_a_run_that_goes_on_as_new_is_followed_through_each_of_its_logs(path: Path) -> None:
+    async def follow(engine: Engine, after: int = 0, incarnation: int | None = None) -> list[Event]:
+        return [event async for events in engine.follow("w", after, incarnation) for event in events]
+
+    async def main() -> None:
+        async with served(path, rounds) as engine:
+            await engine.start("rounds", 0, run_id="w")
+            slow = engine.follow("w")  # has seen the first events when the run has gone on four times
+            seen = list(await anext(slow))
+            quick = asyncio.ensure_future(follow(engine))
+            for _ in range(5):
+                await asyncio.sleep(0.01)
+                await engine.signal("w", "go")
+            assert (await engine.result("w")).unwrap() == 4
+            whole = logs(engine, "w~1", "w~2", "w~3", "w~4", "w")
+            assert [event.kind for event in whole if event.kind == "continued"] == ["continued"] * 4
+            assert seen + [event async for events in slow for event in events] == whole
+            assert await quick == whole
+            assert await follow(engine) == logs(engine, "w")
+            assert await follow(engine, 2, 0) == whole[2:]
+            assert await follow(engine, 3, 2) == logs(engine, "w~3")[3:] + logs(engine, "w~4", "w")
+            assert await follow(engine, 99, 3) == logs(engine, "w~4", "w")
+            assert [event async for events in engine.follow("w~2") for event in events] == logs(engine, "w~2")
+            assert [run.incarnation for run in engine.list(workflow="rounds").runs] == [4, 3, 2, 1, 0]
+
+    run(main)
+
+
+def test_logs_that_are_no_longer_kept_are_left_out_of_what_is_followed(path: Path) -> None:
+    async def main() -> None:
+        async with served(path, rounds) as engine:
+            await engine.start("rounds", 2, run_id="w")
+            for _ in range(3):
+                await engine.signal("w", "go")
+            await engine.result("w")
+            await engine._executive.write(lambda db: db.execute("DELETE FROM workflows WHERE id = 'w~1'"), "w~1")
+            followed = [event async for events in engine.follow("w", 2, 0) for event in events]
+            assert followed == logs(engine, "w~2", "w")
+
+    run(main)
+
+
+def test_who_follows_a_run_hears_nothing_of_another_that_gets_its_id(path: Path) -> None:
+    async def main() -> None:
+        async with served(path, waiting) as engine:
+            await engine.start("waiting", run_id="w")
+            follower = engine.follow("w")
+            assert [event.kind for event in await anext(follower)] == ["started", "signal_awaited"]
+            await engine.signal("w", "go", 1)
+            await engine.result("w")
+            await engine.start("waiting", run_id="w", conflict="allow_duplicate")
+            assert [events async for events in follower] == []
 
     run(main)
 

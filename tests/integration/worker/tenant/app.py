@@ -60,6 +60,14 @@ async def approval(ctx: Context) -> object:
 
 
 @workflow
+async def rounds(ctx: Context, n: int) -> int:
+    await ctx.wait_signal("go")
+    if n > 0:
+        ctx.continue_as_new(n - 1)
+    return n
+
+
+@workflow
 async def asked(ctx: Context) -> object:
     ctx.on_query("double", lambda n: 2 * n)
     return await ctx.wait_signal("go")
