@@ -1,4 +1,4 @@
-"""Lets runs out of their queues: the shell around `queue.py`.
+"""Lets runs out of their queues: the shell around `core/queue.py`.
 
 What counts for a limit is read from the file; what is on its way into it is kept here. One process serves a file, so
 nobody else lets runs out.

@@ -1,4 +1,4 @@
-"""Starts runs at the times of schedules: the shell around `schedule.py`.
+"""Starts runs at the times of schedules: the shell around `core/schedule.py`.
 
 A time is decided, then acted on, then written down. The run of a time has an id of its own, so a time that is acted on
 again, because the process died before it was written down, finds its run there.
