@@ -108,6 +108,8 @@ def _down(spec: Spec, seen: Evidence, is_: Is, now: float) -> tuple[Action, ...]
     doubtful = sent is not None and (sent.want == "up" or spec.tenant in is_.sending)
     if sent is not None and doubtful and _alive(sent, is_):
         return _assign(spec, sent.node, "down", is_, now)
+    if seen.report is not None and seen.report.state == "pending" and seen.node is not None:
+        return _assign(spec, seen.node, "down", is_, now)  # another controller told it, and it waits to begin
     return ()
 
 

@@ -84,11 +84,21 @@ def test_down_reaches_a_node_that_was_told_up_and_has_not_begun():
     assert decide(spec(generation=2, want="down"), is_) == (Assign("acme", "n1", 1, 2, "down"),)
 
 
-@pytest.mark.parametrize("hold", ["pending", "released"])
-def test_a_down_that_got_no_answer_is_told_again_until_it_has_one(hold):
+def test_down_reaches_a_node_that_another_controller_told_up_and_that_has_not_begun():
+    """Who begins anew knows nothing of what was sent; the node goes on waiting for its turn to begin."""
+    reports = [("n1", report(state="pending", epoch=0, observed=0))]
+    one = spec(generation=2, want="down")
+    assert decide(one, world([N1], reports=reports)) == (Assign("acme", "n1", 1, 2, "down"),)
+    told = {"acme": sent(generation=2, want="down")}
+    assert decide(one, world([N1], reports=reports, sent=told)) == ()
+    assert decide(one, world([machine("n1", reachable=False)], reports=reports)) == ()
+
+
+@pytest.mark.parametrize("state", ["pending", "released"])
+def test_a_down_that_got_no_answer_is_told_again_until_it_has_one(state):
     """The node acknowledged `up`, has not begun, and may not know of `down`: it would begin later."""
     down = sent(generation=2, want="down")
-    reports = [("n1", report(state=hold, epoch=0, observed=0))]
+    reports = [("n1", report(state=state, epoch=0, observed=0))]
     unanswered = world([N1], reports=reports, sent={"acme": sent()}, sending={"acme": down})
     assert decide(spec(generation=2, want="down"), unanswered) == (Assign("acme", "n1", 1, 2, "down"),)
     answered = world([N1], reports=reports, sent={"acme": down})
