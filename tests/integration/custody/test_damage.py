@@ -163,7 +163,8 @@ def test_what_it_wrote_after_its_loss_was_accepted_outlives_a_crash_before_it_se
         other.runtime.signal("acme-sidecar", signal.SIGKILL)
         other.session = FixedSession(node="n2", session=2, boot_id="boot-after-power-cut")
         other.restart_agent()
-        assert (await other.custody.claim(two)).kind == "fresh"
+        again = await other.custody.prepare(await other.custody.claim(two), UID, DISK, lambda *_: None)
+        assert again.claim.kind == "fresh"
         await other.up(two)
         assert other.count() == 3
         assert record(other).restore_id == "r1"
