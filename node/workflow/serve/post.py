@@ -113,6 +113,8 @@ class Post:
             asyncio.get_running_loop().call_later(AGAIN_S, again)
         elif isinstance(error, RunClosed) and isinstance(why, Letter):
             self._remove(why)
+        elif error is None and isinstance(why, Letter) and why.dies_with_sender and not self._is_open(why.sender):
+            self._closed_again(why.sender)  # its end was written while this was on its way
         elif error is not None and not isinstance(error, NotOpen | RunClosed):
             log.error("%s could not be delivered: %s", why, error)
 

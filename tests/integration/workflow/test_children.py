@@ -11,6 +11,7 @@ import pytest
 
 from node.workflow import Context, Engine, activity, workflow
 from node.workflow.core.children import OnParentClose
+from node.workflow.core.letters import Letter
 from node.workflow.errors import Cancelled, ChildFailed
 from tests.integration.workflow.served import run, served, until
 
@@ -54,6 +55,12 @@ async def leaves(ctx: Context, policy: OnParentClose) -> str:
     child = ctx.start_child(waits, id="left", on_parent_close=policy)
     await ctx.wait_signal("end")
     return child.run_id
+
+
+@workflow
+async def leaves_late(ctx: Context) -> None:
+    ctx.start_child(waits)
+    await ctx.wait_signal("end")
 
 
 def letters(path: Path) -> int:
@@ -220,6 +227,24 @@ def test_an_abandoned_child_begins_though_its_parent_closes_in_the_step_that_sta
             await engine.signal("left", "go", 5)
             assert (await engine.result("left")).unwrap() == 5
             await until(lambda: letters(path) == 0)
+
+    run(main)
+
+
+def test_a_child_that_begins_late_while_the_end_of_its_parent_is_written_ends_with_it(path: Path) -> None:
+    async def main() -> None:
+        async with served(path, leaves_late, waits) as engine:
+            post, held = engine._executive.post, list[Letter]()
+            deliver = post.deliver
+            post.deliver = lambda letter: (held.append if letter.kind == "started" else deliver)(letter)  # type: ignore[method-assign] # as after a commit that failed
+            for n in range(10):
+                await engine.start("leaves_late", run_id=f"p{n}")
+                await until(lambda n=n: len(held) > n)  # type: ignore[misc] # its default is an int
+                ending = asyncio.ensure_future(engine.signal(f"p{n}", "end"))
+                await asyncio.sleep(0)
+                deliver(held[n])
+                await ending
+                await until(lambda n=n: engine.list(parent=f"p{n}", state="terminated").runs)  # type: ignore[misc] # so
 
     run(main)
 
