@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.workflow.mortal import LONGEST_LIFE_S, Forks, Server, new_seed
+from tests.integration.workflow.mortal import LONGEST_LIFE_S, Effect, Forks, Server, new_seed
 from tests.integration.workflow.writes import FAULTS, Fault
 
 NewServer = Callable[[str, int], Server]
+Asked = tuple[object, ...]  # the tree, and a step's arguments: a callee that honours the keys does each exactly once
 RUNS = 6
 FIRST_WRITES, LATER_WRITES = 200, 100
 
@@ -62,17 +63,19 @@ def furthest(lives: list[set[str]]) -> int:
 def check(server: Server, undisturbed: Server, lives: list[set[str]]) -> None:
     """What holds of a mix whatever became of it; `lives` are the steps that were recorded before each of its lives."""
     assert server.ends() == undisturbed.ends()
-    asked = arguments(undisturbed)
     done = server.effects()
-    assert {effect.key for effect in done} == set(asked), "a step was left out, or made up"
+    assert {asked(effect) for effect in done} == {asked(effect) for effect in undisturbed.effects()}
+    arguments: dict[str, Asked] = {}
+    keys: dict[Asked, str] = {}
     for effect in done:
-        assert effect.values == asked[effect.key], "a step was run with other arguments"
+        assert arguments.setdefault(effect.key, asked(effect)) == asked(effect), "a step ran with other arguments"
+        assert keys.setdefault(asked(effect), effect.key) == effect.key, "a step ran under two idempotency keys"
         assert effect.key not in lives[effect.generation - 1], "a recorded step ran again"
 
 
-def arguments(server: Server) -> dict[str, list[object]]:
-    """What each step was asked to do, by its idempotency key: a callee that honours it does each exactly once."""
-    return {effect.key: effect.values for effect in server.effects()}
+def asked(effect: Effect) -> Asked:
+    """What a step does, which is one step of its tree: which number it has is up to which of its branches was first."""
+    return effect.key.partition(":")[0].partition(".")[0], *effect.values
 
 
 # What an error costs is the engine's patience before it writes again: a second each.
