@@ -15,7 +15,7 @@ from node.agent.gateway.config import Files, GatewayConfig
 # Between gateways of one fleet: that it is one, for which tenant, from which node; and that the tenant is not here.
 KEY, FOR, VIA, NOT_HERE = "X-Fleet-Key", "X-Fleet-Tenant", "X-Fleet-Via", "X-Fleet-Not-Here"
 NAME = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
-ASKED_IN_10_S = 300
+STRANGERS_IN_10_S = 300
 
 
 def accepted(config: GatewayConfig) -> list[str]:
@@ -36,22 +36,25 @@ def accepted(config: GatewayConfig) -> list[str]:
 
 def asked(config: GatewayConfig, look: str) -> list[str]:
     """A tenant without a route is looked for once the agent was asked where it is; one that a peer believes to be here
-    is not: requests are passed on once. Each client may ask about so many names only."""
+    is not: requests are passed on once. Each client may ask about so many names that nobody has: many clients may come
+    from one address, and while a machine's tenants start elsewhere all of them ask."""
     if not config.peer_keys:
         return []
     absent = not_ready("var(txn.absent)")
-    crowded = problem(503, "too_busy", "Too busy", "too many unknown tenants are asked for", retryable=True)
+    crowded = problem(503, "too_busy", "Too busy", "too many names that no tenant has are asked for", retryable=True)
     unknown = f"!{{ var(txn.route) -m found }} {{ var(txn.tenant) -m reg {NAME} }}"
+    # Nobody has it, or this node has been asked for so many that it does not look any more.
+    stranger = f"{unknown} !{{ var(txn.absent) -m found }} or {unknown} {{ var(txn.absent) -m str too_busy }}"
     gone = _not_here()
     return [
         f"{gone} !{{ var(txn.route) -m found }}",
         f"{gone} {{ var(txn.route) -m beg via| }}",
         f"  http-request track-sc2 src table askers if {unknown}",
-        f"  http-request sc-inc-gpc0(2) if {unknown}",
-        f"  http-request return {crowded} if {unknown} {{ sc2_gpc0_rate gt {ASKED_IN_10_S} }}",
+        f"  http-request return {crowded} if {unknown} {{ sc2_gpc0_rate gt {STRANGERS_IN_10_S} }}",
         f"  http-request set-var(txn.asked) bool(true) if {unknown}",
         "  http-request lua.ask if { var(txn.asked) -m bool }",
         look + " if { var(txn.asked) -m bool }",
+        f"  http-request sc-inc-gpc0(2) if {stranger}",
         f"  http-request return {absent} if {{ var(txn.absent) -m found }}",
     ]
 

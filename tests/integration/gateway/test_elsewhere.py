@@ -15,6 +15,7 @@ import pytest
 from websockets.sync.client import connect
 
 from node.agent import finder
+from node.agent.gateway.passing import STRANGERS_IN_10_S
 from node.agent.gateway.table import Peer
 from tests.integration.gateway.nodes import KEY, Nodes, StandIn, several
 from tests.integration.gateway.parts import Upstream, until_open, upstream
@@ -252,6 +253,19 @@ def test_unknown_names_without_end_cost_the_bucket_next_to_nothing(nodes: Nodes,
         here.nodes.do(_call(setattr, here.finder._budget, "_listed_at", None))
         other = httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.2"), base_url=here.url)
         assert other.get("/t/acme/").status_code == 200
+
+
+def test_clients_of_one_address_that_ask_without_end_for_a_tenant_that_starts_elsewhere_find_it(
+    here: StandIn, there: StandIn, acme: Upstream
+) -> None:
+    """As many as a load balancer passes on: it is no name that nobody has."""
+    there.nodes.bucket.owner("acme", "there")
+    there.nodes.bucket.lease("there", there.url, session=2)
+    for _ in range(2 * STRANGERS_IN_10_S):
+        answer = here.client.get("/t/acme/")
+        assert (answer.status_code, answer.json().get("reason")) == (503, "failover")
+    there.has(acme, epoch=2)
+    here.until("/t/acme/", lambda r: r.status_code == 200)
 
 
 @pytest.mark.long
