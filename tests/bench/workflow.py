@@ -69,8 +69,7 @@ def run(*, quick: bool) -> Iterator[Figure]:
 
 
 def _ratio(median: dict[tuple[str, int], float], at_once: int, ours: str, other: str, bound: float | None) -> Figure:
-    of = median[other, at_once]
-    value = median[ours, at_once] / of if of else float("inf")
+    value = median[ours, at_once] / median[other, at_once]
     return Figure(f"{ours} / {other}, {at_once} at a time", value, "×", bound, "at least")
 
 
@@ -88,7 +87,8 @@ def _measured(program: Program, python: Path, at_once: int, seconds: float) -> f
         )  # fmt: skip
         assert done.returncode == 0, f"{program.name}: {done.stdout}{done.stderr}"
         result = json.loads(done.stdout.strip().splitlines()[-1])
-        return float(result["steps"] / result["seconds"]) if result["steps"] else 0.0
+        assert result["steps"], f"{program.name}, {at_once} at a time: none of its workflows ended"
+        return float(result["steps"] / result["seconds"])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
