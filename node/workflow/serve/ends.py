@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from node.workflow.errors import NotOpen
 from node.workflow.serve.gate import Gate
+from node.workflow.serve.watch import Watch
 
 BEFORE_THIS_PROCESS: Final = 0  # the mark of every commit that the file had when it was opened
 
@@ -19,7 +18,7 @@ class Ends:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._hidden: set[str] = set()
-        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._waiting = Watch()
         self.on_told: Callable[[str], None] = lambda run_id: None
 
     @property
@@ -52,26 +51,13 @@ class Ends:
         if closed and run_id not in self._hidden:
             await self._gate.wait(BEFORE_THIS_PROCESS)
             return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = self._waiting.setdefault(run_id, set())
-        waiting.add(future)
-        try:
-            await future
-        finally:
-            waiting.discard(future)
-            if not waiting and self._waiting.get(run_id) is waiting:
-                del self._waiting[run_id]
+        await self._waiting.wait(run_id)
 
     def close(self) -> None:
         """Tell all who wait that the engine closes."""
-        for waiting in self._waiting.values():
-            for future in waiting:
-                if not future.done():
-                    future.set_exception(NotOpen())
+        self._waiting.close()
 
     def _confirmed(self, run_id: str) -> None:
         self._hidden.discard(run_id)
         self.on_told(run_id)
-        for future in self._waiting.pop(run_id, ()):
-            if not future.done():
-                future.set_result(None)
+        self._waiting.touched(run_id)

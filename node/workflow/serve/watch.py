@@ -1,4 +1,4 @@
-"""Who wants to hear when a run has something new in its log."""
+"""Who wants to hear when something came of a run: more of its log, or its end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Watch:
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
 
     def touched(self, run_id: str) -> None:
-        """The run's log has grown, or its end is confirmed."""
+        """It has come: those who wait for it go on."""
         if self._waiting:
             for future in self._waiting.pop(run_id, ()):
                 if not future.done():
